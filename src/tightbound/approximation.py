@@ -71,10 +71,10 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
     Source: Kong, Liu & Wong (1994).
 
     Raises:
-        ValueError: when a log weight is NaN, or every one is -inf.
+        ValueError: when a log weight is NaN or +inf, or every one is -inf.
     """
-    if bool(torch.isnan(log_weights).any()) or bool((log_weights.amax(-1) == -torch.inf).any()):
-        raise ValueError("log weights must not be NaN, nor all be -inf: does q cover the support of the log joint?")
+    if not bool(torch.isfinite(log_weights.amax(-1)).all()):  # amax passes NaN on
+        raise ValueError("log weights must not be NaN or +inf, nor all be -inf: does q cover the support of the log joint?")
     return torch.exp(2 * log_weights.logsumexp(-1) - (2 * log_weights).logsumexp(-1))
 
 

@@ -25,13 +25,13 @@ def quadrature(problem: Problem, *, box: tuple[tuple[float, float], ...] | None 
         problem: the question.
         box: ((low, high), ...) where to integrate; the problem's own box, or one found by `find_box`, if left out.
         of: a function f: (..., d) -> (..., k); with it the posterior mean E[f(z) | x] is returned, shape (k,).
-        rtol: relative error that the adaptive rule is to reach.
+        rtol: relative error that the adaptive rule is to reach; a mean below one is known to as much absolutely.
 
     Returns:
         An `Estimate` of kind "exact" (or, with `of`, the posterior mean as an array).
 
     Raises:
-        ValueError: for d > 3, or a density that does not decay (give a box).
+        ValueError: for d > 3, a box of another length, or a density that does not decay (give a box).
         RuntimeError: when the rule does not reach its tolerance.
 
     Source: `scipy.integrate.cubature` (Gauss-Kronrod product rules, Genz & Malik 1980).
@@ -40,32 +40,45 @@ def quadrature(problem: Problem, *, box: tuple[tuple[float, float], ...] | None 
         raise ValueError(f"quadrature serves up to three dimensions, {problem.name!r} has {problem.dim}: "
                          "its cost grows exponentially with the dimension")
     box = box or problem.box or find_box(problem)
-    top = float(_on_grid(problem, box, 41)[1].max())
-
-    def integrand(z: np.ndarray) -> np.ndarray:
-        point = torch.as_tensor(z, dtype=problem.dtype, device=problem.device)
-        density = torch.exp(problem.log_joint(point) - top).unsqueeze(-1)
-        if of is not None:
-            density = torch.cat([density, density * of(point)], -1)
-        return density.cpu().numpy()
-
+    if len(box) != problem.dim or any(not -math.inf < low < high < math.inf for low, high in box):
+        raise ValueError(f"the box for {problem.name!r} must hold {problem.dim} finite pairs (low, high), low < high, "
+                         f"got {box}")
     low, high = np.array(box, dtype=float).T
-    found = cubature(integrand, low, high, rule="gk21" if problem.dim == 1 else "gk15", rtol=rtol, atol=0.0,
-                     max_subdivisions=20_000)
-    if found.status != "converged" or not found.estimate[0] > 0:
-        raise RuntimeError(f"quadrature of {problem.name!r} did not reach a relative error of {rtol:g}: "
-                           "give a tighter box, or a larger rtol")
-    if of is not None:
-        return found.estimate[1:] / found.estimate[0]
-    return Estimate(top + math.log(found.estimate[0]), "exact", source="quadrature")
+    top = float(_on_grid(problem, box, 41)[1].max())
+    if top == -math.inf:
+        raise RuntimeError(f"{problem.name!r} has no density anywhere on a grid in the box {box}: give a tighter box")
+
+    def integral(f: Callable[[Tensor], Tensor], atol: float) -> np.ndarray:
+        def integrand(z: np.ndarray) -> np.ndarray:
+            point = torch.as_tensor(z, dtype=problem.dtype, device=problem.device)
+            density = torch.exp(problem.log_joint(point) - top)
+            return (density.unsqueeze(-1) * f(point)).cpu().numpy()
+
+        found = cubature(integrand, low, high, rule="gk21" if problem.dim == 1 else "gk15", rtol=rtol, atol=atol,
+                         max_subdivisions=20_000)
+        if found.status != "converged" or not np.isfinite(found.estimate).all():
+            raise RuntimeError(f"quadrature of {problem.name!r} did not reach a relative error of {rtol:g}: "
+                               "give a tighter box, or a larger rtol")
+        return found.estimate
+
+    volume = float(integral(lambda z: torch.ones_like(z[..., :1]), 0.0)[0])
+    if not volume > 0:
+        raise RuntimeError(f"quadrature of {problem.name!r} found no density in the box {box}: give a tighter box")
+    if of is not None:  # an absolute tolerance, for a mean may be zero
+        return integral(of, rtol * volume) / volume
+    return Estimate(top + math.log(volume), "exact", source="quadrature")
 
 
-def find_box(problem: Problem, num_points: int = 41) -> tuple[tuple[float, float], ...]:
+def find_box(problem: Problem, num_points: int | None = None) -> tuple[tuple[float, float], ...]:
     """A box outside of which the density is below exp(-50) of its maximum, found by growing and then shrinking a grid.
+
+    The grid has `num_points` an axis (401, 101 and 41 in one, two and three dimensions, if left out). A density may slip
+    between its points: a far, narrow mode, or the far end of a thin ridge. Give the box where that may be so.
 
     Raises:
         ValueError: when the density still does not decay at a distance of 1e6.
     """
+    num_points = num_points or (401, 101, 41)[problem.dim - 1]
     middle = problem.points(1)[0].cpu()
     box = torch.stack([middle - 4, middle + 4], -1)
     for _ in range(60):
@@ -115,11 +128,14 @@ def enumeration(log_joint: Callable[[Tensor], Tensor], num_states: int, num_site
         batch: configurations evaluated at once; memory stays bounded.
 
     Raises:
-        ValueError: for fewer than one state or site, or more than 2^34 configurations.
+        ValueError: for fewer than one state or site, more than 2^34 configurations, an empty batch, or a log joint that
+            returns another shape.
     """
     if num_states < 1 or num_sites < 1 or num_sites * math.log2(max(num_states, 2)) > 34:
         raise ValueError(f"cannot enumerate {num_states}^{num_sites} configurations: the sum must have between 1 and "
                          "2^34 terms")
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
     places = num_states ** torch.arange(num_sites)
     total = torch.tensor(-torch.inf, dtype=torch.float64)
     for start in itertools.count(0, batch):
@@ -127,5 +143,9 @@ def enumeration(log_joint: Callable[[Tensor], Tensor], num_states: int, num_site
             break
         codes = torch.arange(start, min(start + batch, num_states**num_sites))
         states = codes.unsqueeze(-1) // places % num_states
-        total = torch.logaddexp(total, log_joint(states).to(torch.float64).logsumexp(-1))
+        value = log_joint(states)
+        if value.shape != codes.shape:
+            raise ValueError(f"the log joint must map (..., {num_sites}) to (...): for states of shape "
+                             f"{tuple(states.shape)} expected {tuple(codes.shape)}, got {tuple(value.shape)}")
+        total = torch.logaddexp(total, value.to("cpu", torch.float64).logsumexp(-1))
     return Estimate(float(total), "exact", source="enumeration")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 
@@ -48,8 +49,8 @@ class Problem:
         latents = list(latents) if latents is not None else [f"z{i + 1}" for i in range(dim)]
         if len(latents) != dim:
             raise ValueError(f"{name!r} has {dim} latents, but {len(latents)} names were given: {latents}")
-        if box is not None and (len(box) != dim or any(not low < high for low, high in box)):
-            raise ValueError(f"the box of {name!r} must hold {dim} pairs (low, high) with low < high, got {box}")
+        if box is not None and (len(box) != dim or any(not -math.inf < low < high < math.inf for low, high in box)):
+            raise ValueError(f"the box of {name!r} must hold {dim} finite pairs (low, high) with low < high, got {box}")
         if log_evidence is not None and not isinstance(log_evidence, Estimate):
             log_evidence = Estimate(log_evidence)
         self._log_joint, self.dim, self.name, self.latents = log_joint, dim, name, latents
@@ -96,11 +97,10 @@ class Problem:
         """log p(x, z) in nats: (..., d) -> (...).
 
         Raises:
+            TypeError: when z, or what the log joint returns, is no tensor.
             ValueError: when z has another last dimension, or the log joint returns another shape, NaN or +inf.
         """
-        if z.shape[-1:] != (self.dim,):
-            raise ValueError(f"{self.name!r} has {self.dim} latents: expected z of shape (..., {self.dim}), "
-                             f"got {tuple(z.shape)}")
+        self._check(z)
         value = self._unchecked(z)
         self.evaluations += value.numel()
         if bool(torch.isnan(value).any()) or bool((value == torch.inf).any()):
@@ -109,6 +109,14 @@ class Problem:
                              f"{z.detach().reshape(-1, self.dim)[bad].tolist()}; it must be finite, or -inf outside "
                              "of the support")
         return value
+
+    def _check(self, z: Tensor) -> None:
+        if not isinstance(z, Tensor):
+            raise TypeError(f"{self.name!r} takes a torch.Tensor of shape (..., {self.dim}), got {type(z).__name__}: "
+                            "wrap it in torch.tensor(..., dtype=torch.float64)")
+        if z.shape[-1:] != (self.dim,):
+            raise ValueError(f"{self.name!r} has {self.dim} latents: expected z of shape (..., {self.dim}), "
+                             f"got {tuple(z.shape)}")
 
     def _unchecked(self, z: Tensor) -> Tensor:
         value = self._log_joint(z)
@@ -121,15 +129,24 @@ class Problem:
         return value
 
     def value_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """log p(x, z) and its gradient in z: (..., d) -> (...), (..., d)."""
+        """log p(x, z) and its gradient in z: (..., d) -> (...), (..., d).
+
+        Raises:
+            ValueError: when the log joint has left torch on its way (for NumPy, or a number), so that it has no gradient.
+        """
+        self._check(z)
         z = z.detach().requires_grad_(True)
         with torch.enable_grad():
             value = self.log_joint(z)
+            if not value.requires_grad:
+                raise ValueError(f"the log joint of {self.name!r} has no gradient: write it in torch operations on z all "
+                                 "the way, without .item(), .detach() or NumPy")
             (gradient,) = torch.autograd.grad(value.sum(), z)
         return value.detach(), gradient
 
     def hessian(self, z: Tensor) -> Tensor:
         """Second derivatives of log p(x, z) in z: (..., d) -> (..., d, d), by `torch.func`."""
+        self._check(z)
         flat = z.detach().reshape(-1, self.dim)
         self.evaluations += flat.shape[0] * self.dim
         try:
@@ -146,8 +163,10 @@ class Problem:
         They are the origin (or the middle of the box) and draws from N(0, scale^2) (or uniform ones from the box).
 
         Raises:
-            ValueError: when the log joint is finite at none of a thousand of them.
+            ValueError: when the log joint is finite at none of a thousand of them, or none is asked for.
         """
+        if num_points < 1:
+            raise ValueError(f"num_points must be at least 1, got {num_points}")
         stream = generator(seed)
         shape = (max(1000, num_points), self.dim)
         if self.box is None:

@@ -1,0 +1,117 @@
+"""What a hand can move. Every control has finitely many stops, so that a page can hold the answer at each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def _stops(stops: Sequence[float], label: str) -> tuple[float, ...]:
+    values = np.asarray(stops, dtype=float)
+    if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all() or not (np.diff(values) > 0).all():
+        raise ValueError(f"the stops of {label!r} must be two or more finite, increasing numbers, got {stops!r}")
+    return tuple(int(v) if v == int(v) else float(v) for v in values.tolist())
+
+
+@dataclass(frozen=True)
+class Slider:
+    """A number, at one of its stops. `play` adds a button that walks through them; "auto" starts by itself
+    (unless the reader asked their system for less motion).
+
+    Raises:
+        ValueError: for stops that do not increase, or a value that is not one of them.
+    """
+
+    label: str
+    stops: Sequence[float]
+    value: float
+    play: bool | str = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "stops", _stops(self.stops, self.label))
+        nearest = min(self.stops, key=lambda stop: abs(stop - self.value))
+        if abs(nearest - self.value) > 1e-9:
+            raise ValueError(f"the value {self.value!r} of {self.label!r} is none of its stops; the nearest is {nearest!r}")
+        object.__setattr__(self, "value", nearest)
+
+    grid = property(lambda self: (self.stops,))
+    values = property(lambda self: list(self.stops))
+
+    def spec(self) -> dict:
+        return {"type": "slider", "label": self.label, "stops": self.stops, "value": self.value, "play": self.play}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several words, from a drop-down list.
+
+    Raises:
+        ValueError: for fewer than two options, repeated ones, or a value that is none of them.
+    """
+
+    label: str
+    options: Sequence[str]
+    value: str
+
+    def __post_init__(self):
+        object.__setattr__(self, "options", tuple(self.options))
+        if len(self.options) < 2 or len(set(self.options)) < len(self.options) or self.value not in self.options:
+            raise ValueError(f"{self.label!r} needs two or more different options with its value among them, "
+                             f"got {self.options} and {self.value!r}")
+
+    grid = property(lambda self: (self.options,))
+    values = property(lambda self: list(self.options))
+
+    def spec(self) -> dict:
+        return {"type": "choice", "label": self.label, "stops": self.options, "value": self.value}
+
+
+@dataclass(frozen=True)
+class Toggle:
+    """Yes or no."""
+
+    label: str
+    value: bool = False
+
+    grid = property(lambda self: ((False, True),))
+    values = property(lambda self: [False, True])
+
+    def spec(self) -> dict:
+        return {"type": "toggle", "label": self.label, "stops": (False, True), "value": self.value}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of the picture that can be dragged, or moved by two sliders; its value is (x, y).
+
+    Between its stops a page interpolates bilinearly, so a drag is smooth; `axes` says in which axes it lives.
+
+    Raises:
+        ValueError: as for `Slider`, in x and in y.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    value: tuple[float, float]
+    axes: int = 0
+    names: tuple[str, str] = ("x", "y")
+
+    def __post_init__(self):
+        sliders = [Slider(f"{self.label}, {name}", stops, at)
+                   for name, stops, at in zip(self.names, (self.x, self.y), self.value)]
+        object.__setattr__(self, "x", sliders[0].stops)
+        object.__setattr__(self, "y", sliders[1].stops)
+        object.__setattr__(self, "value", (sliders[0].value, sliders[1].value))
+
+    grid = property(lambda self: (self.x, self.y))
+    values = property(lambda self: [(x, y) for x in self.x for y in self.y])
+
+    def spec(self) -> dict:
+        return {"type": "point", "label": self.label, "x": self.x, "y": self.y, "value": self.value, "axes": self.axes,
+                "names": self.names}
+
+
+Control = Slider | Choice | Toggle | Point

@@ -1,0 +1,463 @@
+// One renderer, two lives. On a kernel, `model` is the widget's, and Python answers. In a page, `model` is a
+// StaticModel, which answers from a lattice of stops or from a network's weights. Both know get, set, on, save_changes.
+
+export function render({ model, el }) {
+  const spec = model.get("spec");
+  const root = el.classList.contains("tb-explorer") ? el : el.appendChild(make("div", "tb tb-explorer"));
+  root.replaceChildren(make("style", "", spec.css));
+  root.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab would take the arrow keys for itself
+  root.addEventListener("keydown", (event) => event.stopPropagation());
+
+  let params = structuredClone(model.get("params"));
+  let frame = readFrame(model.get("frame"), params);
+  let inFlight = false, newer = false;
+
+  if (spec.title) root.append(make("p", "tb-title", spec.title));
+  const panel = root.appendChild(make("div", "tb-controls"));
+  const stage = root.appendChild(make("div", "tb-stage"));
+  const back = stage.appendChild(make("div", "tb-back"));
+  stage.setAttribute("role", "img");
+  stage.setAttribute("aria-label", spec.alt);
+  const canvas = stage.appendChild(make("canvas"));
+  root.append(legend(spec));
+  const readout = root.appendChild(make("div", "tb-readout"));
+  readout.setAttribute("aria-live", "polite");
+
+  const ask = (changed) => {
+    params = { ...params, ...changed };
+    for (const control of controls) control.show(params);
+    if (inFlight) { newer = true; return; } // the newest request wins, one in flight
+    inFlight = model.answersLater !== false;
+    model.set("params", structuredClone(params));
+    model.save_changes();
+  };
+  const controls = Object.entries(spec.controls).map(([name, control]) =>
+    MAKERS[control.type]({ name, control, panel, stage, ask, params: () => params, place: () => place() }));
+  const reset = panel.appendChild(make("button", "tb-reset", "Reset"));
+  reset.type = "button";
+  reset.addEventListener("click", () => ask(Object.fromEntries(
+    Object.entries(spec.controls).map(([name, control]) => [name, control.value]))));
+
+  let shown = null;
+  const place = () => spec.backgrounds.find((b) => b.at.every((value, i) => value === params[spec.switches[i]]));
+  const draw = () => {
+    const background = place();
+    if (shown !== background) {
+      stage.style.aspectRatio = String(background.ratio);
+      back.innerHTML = background.svg;
+      back.firstElementChild.setAttribute("aria-hidden", "true");
+      shown = background;
+    }
+    for (const control of controls) control.show(params);
+    if (frame.error) return void readout.replaceChildren(make("p", "tb-error", frame.error));
+    paint(canvas, stage, root, spec, background, frame.values);
+    readout.replaceChildren(...spec.readout.map((template) => make("p", "", fill(template, frame.values))));
+  };
+  const onFrame = () => {
+    const answered = readFrame(model.get("frame"), model.get("params"));
+    inFlight = false;
+    if (newer) { newer = false; ask({}); }
+    frame = answered;
+    draw();
+    root.dispatchEvent(new CustomEvent("tb-drawn"));
+  };
+  const onParams = () => { // set from Python, or linked to another widget
+    if (!inFlight) { params = structuredClone(model.get("params")); for (const control of controls) control.show(params); }
+  };
+  model.on("change:frame", onFrame);
+  model.on("change:params", onParams);
+  const resized = new ResizeObserver(draw);
+  resized.observe(stage);
+  const themed = new MutationObserver(draw);
+  for (const node of [document.documentElement, document.body])
+    themed.observe(node, { attributes: true, attributeFilter: ["data-theme", "data-mode", "data-jp-theme-light"] });
+  draw();
+
+  root.explorer = { spec, ask, get params() { return params; }, get frame() { return frame.values; },
+    get busy() { return inFlight || newer; } }; // for tests and for the curious
+  return () => {
+    resized.disconnect();
+    themed.disconnect();
+    for (const control of controls) control.stop?.();
+    model.off?.("change:frame", onFrame);
+    model.off?.("change:params", onParams);
+  };
+}
+export default { render };
+
+function readFrame(message, params) {
+  if (message.error) return { error: message.error, values: {} };
+  const values = { ...params };
+  for (const [name, { shape, data }] of Object.entries(message.arrays)) {
+    const numbers = data instanceof Float64Array ? data
+      : new Float64Array(data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength));
+    values[name] = Object.assign(numbers, { shape });
+  }
+  return { values };
+}
+
+// ---- controls ------------------------------------------------------------------------------------------------------
+
+let count = 0;
+function make(tag, className = "", text = "") {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text) node.textContent = text;
+  return node;
+}
+function labelled(panel, text, input) {
+  const box = panel.appendChild(make("div", "tb-control"));
+  const label = box.appendChild(make("label", "", text));
+  input.id = label.htmlFor = `tb-control-${++count}`;
+  box.append(input);
+  return box;
+}
+const show = (number) => String(Number(number.toPrecision(4))).replace("-", "−");
+const nearest = (stops, value) =>
+  stops.reduce((best, stop, i) => (Math.abs(stop - value) < Math.abs(stops[best] - value) ? i : best), 0);
+
+function slider(panel, text, stops, move) {
+  const input = make("input");
+  Object.assign(input, { type: "range", min: 0, max: stops.length - 1, step: 1 });
+  const box = labelled(panel, text, input);
+  const output = box.appendChild(make("output"));
+  output.htmlFor = input.id;
+  input.addEventListener("input", () => move(stops[Number(input.value)]));
+  return { box, input, show(value) {
+    input.value = nearest(stops, value);
+    output.textContent = show(value);
+    input.setAttribute("aria-valuetext", show(value));
+  } };
+}
+
+const MAKERS = {
+  slider({ name, control, panel, ask, params }) {
+    const part = slider(panel, control.label, control.stops, (value) => { pause(); ask({ [name]: value }); });
+    let timer = null, button = null;
+    const pause = () => { clearInterval(timer); timer = null; if (button) mark(false); };
+    const mark = (playing) => {
+      button.textContent = playing ? "❚❚" : "▶";
+      button.setAttribute("aria-label", `${playing ? "Pause" : "Play"}: ${control.label}`);
+    };
+    const play = () => {
+      mark(true);
+      timer = setInterval(() => {
+        if (!part.input.isConnected) return pause();
+        const at = nearest(control.stops, params()[name]);
+        ask({ [name]: control.stops[(at + 1) % control.stops.length] });
+      }, Math.max(60, Math.min(400, 6000 / control.stops.length)));
+    };
+    if (control.play) {
+      button = part.box.appendChild(make("button"));
+      button.type = "button";
+      mark(false);
+      button.addEventListener("click", () => (timer ? pause() : play()));
+      if (control.play === "auto" && !matchMedia("(prefers-reduced-motion: reduce)").matches) play();
+    }
+    return { show: (values) => part.show(values[name]), stop: () => clearInterval(timer) };
+  },
+  choice({ name, control, panel, ask }) {
+    const input = make("select");
+    for (const option of control.stops) input.add(new Option(option, option));
+    labelled(panel, control.label, input);
+    input.addEventListener("change", () => ask({ [name]: input.value }));
+    return { show: (values) => { input.value = values[name]; } };
+  },
+  toggle({ name, control, panel, ask }) {
+    const input = make("input");
+    input.type = "checkbox";
+    labelled(panel, control.label, input);
+    input.addEventListener("change", () => ask({ [name]: input.checked }));
+    return { show: (values) => { input.checked = values[name]; } };
+  },
+  point({ name, control, panel, stage, ask, params, place }) {
+    const parts = ["x", "y"].map((key, i) => slider(panel, `${control.label}, ${control.names[i]}`, control[key], (value) =>
+      ask({ [name]: i ? [params()[name][0], value] : [value, params()[name][1]] })));
+    const handle = stage.appendChild(make("div", "tb-handle")); // for pointers; the two sliders serve the keyboard
+    handle.title = `drag: ${control.label}`;
+    const axes = () => place().axes[control.axes];
+    const drag = (event) => {
+      const box = stage.getBoundingClientRect();
+      const at = toData(axes(), (event.clientX - box.left) / box.width, 1 - (event.clientY - box.top) / box.height);
+      ask({ [name]: ["x", "y"].map((key, i) =>
+        Math.min(Math.max(at[i], control[key][0]), control[key][control[key].length - 1])) });
+    };
+    handle.addEventListener("pointerdown", (event) => { handle.setPointerCapture(event.pointerId); event.preventDefault(); });
+    handle.addEventListener("pointermove", (event) => { if (handle.hasPointerCapture(event.pointerId)) drag(event); });
+    return { show(values) {
+      const [x, y] = values[name];
+      parts.forEach((part, i) => part.show(values[name][i]));
+      handle.style.left = `${100 * toFraction(axes(), 0, x)}%`;
+      handle.style.top = `${100 * (1 - toFraction(axes(), 1, y))}%`;
+    } };
+  },
+};
+
+function legend(spec) {
+  const list = make("ul", "tb-legend");
+  for (const mark of spec.marks.filter((m) => m.label)) {
+    const item = list.appendChild(make("li"));
+    const dash = (spec.dashes[mark.role] ?? []).map((d) => 2 * d).join(" ");
+    const sign = { area: `<rect y="2" width="35" height="8" fill="var(--tb-${mark.role})" opacity=".45"/>`,
+      points: `<circle cx="18" cy="6" r="4" fill="var(--tb-${mark.role})"/>` }[mark.type]
+      ?? `<line x1="0" x2="35" y1="6" y2="6" stroke="var(--tb-${mark.role})" stroke-width="2.5" stroke-dasharray="${dash}"/>`;
+    item.innerHTML = `<svg viewBox="0 0 35 12" aria-hidden="true">${sign}</svg>`;
+    item.append(mark.label);
+  }
+  return list;
+}
+
+// ---- drawing -------------------------------------------------------------------------------------------------------
+
+const sides = [["left", "width", "x"], ["bottom", "height", "y"]];
+function toFraction(axes, i, value) { // data coordinate -> fraction of the figure, from the left or from below
+  const [start, size, limits] = sides[i], [low, high] = axes[limits];
+  const scale = axes.log[i] ? Math.log : (v) => v;
+  return axes[start] + (axes[size] * (scale(value) - scale(low))) / (scale(high) - scale(low));
+}
+function toData(axes, ...fractions) {
+  return fractions.map((fraction, i) => {
+    const [start, size, limits] = sides[i], [low, high] = axes[limits], part = (fraction - axes[start]) / axes[size];
+    return axes.log[i] ? low * (high / low) ** part : low + part * (high - low);
+  });
+}
+
+function paint(canvas, stage, root, spec, background, values) {
+  const width = stage.clientWidth, height = width / background.ratio, ratio = window.devicePixelRatio || 1;
+  if (!width) return;
+  const pixels = [Math.round(width * ratio), Math.round(height * ratio)];
+  if (canvas.width !== pixels[0] || canvas.height !== pixels[1]) [canvas.width, canvas.height] = pixels;
+  const ctx = canvas.getContext("2d");
+  ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
+  ctx.clearRect(0, 0, width, height);
+  const style = getComputedStyle(root);
+  const unit = width / (background.width * 100); // widths are given for a figure at 100 pixels an inch
+  for (const mark of spec.marks) {
+    const axes = background.axes[mark.axes];
+    const X = (v) => width * toFraction(axes, 0, v), Y = (v) => height * (1 - toFraction(axes, 1, v));
+    const get = (data) => (typeof data === "string" ? values[data] : Array.isArray(data) ? data : [data]);
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(X(axes.x[0]), Y(axes.y[1]), X(axes.x[1]) - X(axes.x[0]), Y(axes.y[0]) - Y(axes.y[1]));
+    if (mark.type !== "text") ctx.clip();
+    ctx.strokeStyle = ctx.fillStyle = style.getPropertyValue(`--tb-${mark.role}`).trim();
+    ctx.lineWidth = (mark.width ?? 2) * Math.max(unit, 0.75) * 1.2;
+    ctx.setLineDash((spec.dashes[mark.role] ?? []).map((d) => d * ctx.lineWidth));
+    ctx.lineJoin = "round";
+    PAINTERS[mark.type]({ ctx, mark, axes, X, Y, get, values, unit, size: (Math.max(unit, 0.7) * 12).toFixed(1), style });
+    ctx.restore();
+  }
+}
+
+function trace(ctx, n, x, y) { // a path through points; one that is not finite lifts the pen
+  ctx.beginPath();
+  for (let i = 0, down = false; i < n; i++) {
+    const px = x(i), py = y(i);
+    if (!Number.isFinite(px) || !Number.isFinite(py)) { down = false; continue; }
+    if (down) ctx.lineTo(px, py); else ctx.moveTo(px, py);
+    down = true;
+  }
+}
+const at = (array, i) => array[array.length === 1 ? 0 : i];
+
+const PAINTERS = {
+  line({ ctx, mark, X, Y, get }) {
+    const x = get(mark.x), y = get(mark.y);
+    trace(ctx, Math.max(x.length, y.length), (i) => X(at(x, i)), (i) => Y(at(y, i)));
+    ctx.stroke();
+  },
+  area({ ctx, mark, X, Y, get }) {
+    const x = get(mark.x), low = get(mark.low), high = get(mark.high), n = x.length;
+    ctx.globalAlpha = mark.alpha;
+    const finite = [];
+    for (let i = 0; i < n; i++) if (Number.isFinite(at(high, i)) && Number.isFinite(at(low, i))) finite.push(i);
+    const m = finite.length;
+    trace(ctx, 2 * m, (j) => X(x[finite[j < m ? j : 2 * m - 1 - j]]),
+      (j) => Y(j < m ? at(high, finite[j]) : at(low, finite[2 * m - 1 - j])));
+    ctx.fill();
+  },
+  points({ ctx, mark, X, Y, get, unit }) {
+    const x = get(mark.x), y = get(mark.y), size = get(mark.size);
+    ctx.globalAlpha = mark.alpha;
+    ctx.setLineDash([]);
+    for (let i = 0; i < x.length; i++) {
+      const px = X(x[i]), py = Y(y[i]), r = at(size, i) * Math.max(unit, 0.7);
+      if (![px, py, r].every(Number.isFinite)) continue;
+      ctx.beginPath();
+      if (mark.shape === "circle") { ctx.arc(px, py, r, 0, 2 * Math.PI); ctx.fill(); }
+      else if (mark.shape === "square") ctx.fillRect(px - r, py - r, 2 * r, 2 * r);
+      else {
+        for (const s of [-1, 1]) { ctx.moveTo(px - r, py - s * r); ctx.lineTo(px + r, py + s * r); }
+        ctx.stroke();
+      }
+    }
+  },
+  arrows({ ctx, mark, X, Y, get }) {
+    const [x, y, dx, dy] = [mark.x, mark.y, mark.dx, mark.dy].map(get);
+    ctx.setLineDash([]);
+    for (let i = 0; i < x.length; i++) {
+      const [px, py, qx, qy] = [X(x[i]), Y(y[i]), X(x[i] + dx[i]), Y(y[i] + dy[i])];
+      if (![px, py, qx, qy].every(Number.isFinite)) continue;
+      const turn = Math.atan2(qy - py, qx - px), head = Math.min(9, Math.hypot(qx - px, qy - py));
+      ctx.beginPath(); ctx.moveTo(px, py); ctx.lineTo(qx, qy); ctx.stroke();
+      ctx.beginPath(); ctx.moveTo(qx, qy);
+      for (const s of [-0.45, 0.45]) ctx.lineTo(qx - head * Math.cos(turn + s), qy - head * Math.sin(turn + s));
+      ctx.closePath(); ctx.fill();
+    }
+  },
+  ellipse({ ctx, mark, axes, X, Y, get }) {
+    const [mx, my] = get(mark.mean), [a, b, , c] = get(mark.covariance);
+    const l = Math.sqrt(a), k = b / l, m = Math.sqrt(c - k * k); // its Cholesky factor
+    const [fx, fy] = axes.log.map((log) => (log ? Math.exp : (v) => v));
+    for (const radius of mark.radii) {
+      trace(ctx, 97, (i) => X(fx(mx + radius * l * Math.cos((i * Math.PI) / 48))),
+        (i) => Y(fy(my + radius * (k * Math.cos((i * Math.PI) / 48) + m * Math.sin((i * Math.PI) / 48)))));
+      ctx.stroke();
+    }
+  },
+  heatmap({ ctx, mark, X, Y, get, values }) {
+    const z = get(mark.z), [rows, columns] = z.shape;
+    const steps = mark.palette.length - 1;
+    bitmap(ctx, mark, X, Y, rows, columns, true, (i, rgba) => {
+      const t = Math.min(Math.max((z[i] - mark.low) / (mark.high - mark.low), 0), 1) * steps;
+      if (!Number.isFinite(t)) return void (rgba[3] = 0);
+      const j = Math.min(Math.floor(t), steps - 1);
+      for (let k = 0; k < 3; k++) rgba[k] = mark.palette[j][k] + (t - j) * (mark.palette[j + 1][k] - mark.palette[j][k]);
+      rgba[3] = 255 * mark.alpha;
+    });
+  },
+  image({ ctx, mark, X, Y, get }) {
+    const z = get(mark.z), [rows, columns, depth] = z.shape;
+    bitmap(ctx, mark, X, Y, rows, columns, false, (i, rgba) => {
+      for (let k = 0; k < 3; k++) rgba[k] = 255 * Math.min(Math.max(depth === 3 ? z[3 * i + k] : z[i], 0), 1);
+      rgba[3] = 255;
+    });
+  },
+  text({ ctx, mark, X, Y, get, values, size, style }) {
+    const x = X(get(mark.x)[0]), y = Y(get(mark.y)[0]);
+    if (!Number.isFinite(x) || !Number.isFinite(y)) return;
+    ctx.font = `${size}px ${style.fontFamily || "sans-serif"}`;
+    ctx.textAlign = mark.align;
+    ctx.textBaseline = "middle";
+    ctx.fillText(fill(mark.text, values), x, y);
+  },
+};
+
+function bitmap(ctx, mark, X, Y, rows, columns, upwards, colour) {
+  const small = document.createElement("canvas");
+  [small.width, small.height] = [columns, rows];
+  const pen = small.getContext("2d"), image = pen.createImageData(columns, rows), rgba = [0, 0, 0, 0];
+  for (let row = 0; row < rows; row++) for (let column = 0; column < columns; column++) {
+    colour((upwards ? rows - 1 - row : row) * columns + column, rgba);
+    image.data.set(rgba, 4 * (row * columns + column));
+  }
+  pen.putImageData(image, 0, 0);
+  const [x0, x1, y0, y1] = mark.extent;
+  ctx.imageSmoothingEnabled = false;
+  ctx.drawImage(small, X(x0), Y(y1), X(x1) - X(x0), Y(y0) - Y(y1));
+}
+
+// The same templates as tightbound.explore.marks.fill: {name}, {name:d}, {name:.3f}, {name:+.3f}.
+function fill(template, values) {
+  return template.replace(/\{(\w+)(?::([^}]*))?\}/g, (_, name, form) => {
+    const value = values[name];
+    if (typeof value === "string") return value;
+    const number = Number(typeof value === "object" ? value[0] : value);
+    if (!Number.isFinite(number)) return "n/a";
+    form = form || (Number.isInteger(number) ? "d" : ".6g");
+    const digits = Number((form.match(/\.(\d+)/) ?? [0, 0])[1]);
+    const text = form === "d" ? String(Math.round(number)) : form.endsWith("f") ? number.toFixed(digits)
+      : String(Number(number.toPrecision(digits)));
+    return ((form.startsWith("+") && !text.startsWith("-") ? "+" : "") + text).replace("-", "−");
+  });
+}
+
+// ---- without a kernel ----------------------------------------------------------------------------------------------
+
+class StaticModel {
+  constructor(spec, buffer) {
+    this.state = { spec, params: Object.fromEntries(Object.entries(spec.controls).map(([k, c]) => [k, c.value])) };
+    this.functions = spec.functions.map((f) => (f.type === "network" ? network(f, buffer) : lattice(f, spec.controls, buffer)));
+    this.listeners = {};
+    this.answersLater = false;
+    this.state.frame = this.answer();
+  }
+  get(name) { return this.state[name]; }
+  set(name, value) { this.state[name] = value; }
+  on(event, callback) { (this.listeners[event] ??= []).push(callback); }
+  save_changes() {
+    this.state.frame = this.answer();
+    for (const callback of this.listeners["change:frame"] ?? []) callback();
+  }
+  answer() {
+    return { arrays: Object.assign({}, ...this.functions.map((f) => f(this.state.params))) };
+  }
+}
+
+// A packed array: row(i) reads one row, either plain or as 16-bit steps between the row's ends.
+function unpack(packed, buffer) {
+  const { rows, columns } = packed;
+  if ("f4" in packed) {
+    const all = new Float32Array(buffer, packed.f4, rows * columns);
+    return (i, into, weight) => { for (let j = 0; j < columns; j++) into[j] += weight * all[i * columns + j]; };
+  }
+  const ends = new Float32Array(buffer, packed.range, 2 * rows), steps = new Uint16Array(buffer, packed.u2, rows * columns);
+  return (i, into, weight) => {
+    const low = ends[i], scale = ends[rows + i] / 65534;
+    for (let j = 0; j < columns; j++) {
+      const step = steps[i * columns + j];
+      into[j] += weight * (step === 65535 ? NaN : low + scale * step);
+    }
+  };
+}
+
+// Multilinear interpolation between the stops around the controls' values; exact at every stop.
+function lattice({ inputs, outputs }, controls, buffer) {
+  const axes = inputs.flatMap((name) => controls[name].type === "point"
+    ? [[name, controls[name].x, 0], [name, controls[name].y, 1]] : [[name, controls[name].stops, null]]);
+  const tables = Object.entries(outputs).map(([name, packed]) => [name, packed.shape, packed.columns, unpack(packed, buffer)]);
+  return (params) => {
+    let corners = [[0, 1]]; // [row, weight]
+    for (const [name, stops, part] of axes) {
+      const value = part === null ? params[name] : params[name][part];
+      let i = stops.indexOf(value), t = 0;
+      if (i < 0) {
+        i = Math.max(stops.findLastIndex((stop) => stop <= value), 0);
+        t = i + 1 < stops.length ? (value - stops[i]) / (stops[i + 1] - stops[i]) : 0;
+      }
+      corners = corners.flatMap(([row, weight]) => [[row * stops.length + i, weight * (1 - t)],
+        [row * stops.length + i + 1, weight * t]].filter(([, w]) => w > 0));
+    }
+    return Object.fromEntries(tables.map(([name, shape, columns, add]) => {
+      const data = new Float64Array(columns);
+      for (const [row, weight] of corners) add(row, data, weight);
+      return [name, { shape, data }];
+    }));
+  };
+}
+
+const ACTIVATIONS = { relu: (v) => Math.max(v, 0), tanh: Math.tanh, sigmoid: (v) => 1 / (1 + Math.exp(-v)),
+  softplus: (v) => (v > 20 ? v : Math.log1p(Math.exp(v))), elu: (v) => (v > 0 ? v : Math.expm1(v)),
+  silu: (v) => v / (1 + Math.exp(-v)), identity: (v) => v };
+
+function network({ inputs, output, shape, layers }, buffer) {
+  const read = (packed) => {
+    const table = unpack(packed, buffer);
+    return Array.from({ length: packed.rows }, (_, i) => { const row = new Float64Array(packed.columns); table(i, row, 1); return row; });
+  };
+  const steps = layers.map((layer) => layer.activation ? { activate: ACTIVATIONS[layer.activation] }
+    : { weight: read(layer.weight), bias: read(layer.bias) });
+  return (params) => {
+    let v = Float64Array.from(inputs.flatMap((name) => params[name]));
+    for (const { activate, weight, bias } of steps)
+      v = activate ? v.map(activate) : Float64Array.from(weight, (row, i) => row.reduce((sum, w, j) => sum + w * v[j], bias[i][0]));
+    return { [output]: { shape, data: v } };
+  };
+}
+
+async function boot(id) {
+  const el = document.getElementById(id), spec = JSON.parse(document.getElementById(`${id}-spec`).textContent);
+  const bytes = Uint8Array.from(atob(spec.data), (c) => c.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  render({ model: new StaticModel(spec, await new Response(stream).arrayBuffer()), el });
+}

@@ -1,0 +1,30 @@
+"""The explorer on a kernel."""
+
+from __future__ import annotations
+
+import anywidget
+import traitlets
+
+from tightbound.explore.explorer import SOURCE, Explorer, answer
+
+
+class ExplorerWidget(anywidget.AnyWidget):
+    """An explorer's live form. `params` holds the controls' values, in both directions; `frame` is the answer to them."""
+
+    _esm = SOURCE.read_text()
+    spec = traitlets.Dict().tag(sync=True)
+    params = traitlets.Dict().tag(sync=True)
+    frame = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, explorer: Explorer, **options):
+        self._explorer = explorer
+        super().__init__(spec=explorer.spec, params=dict(explorer.start), frame=answer(explorer, explorer.start), **options)
+
+    @traitlets.validate("params")
+    def _whole(self, proposal):
+        """Parameters left out keep their value, and unknown ones are refused by `Explorer.frame`."""
+        return {**self._explorer.start, **self.params, **proposal["value"]}
+
+    @traitlets.observe("params")
+    def _answer(self, change):
+        self.frame = answer(self._explorer, change["new"])
