@@ -181,6 +181,8 @@ def check_disk(folder, needed=NEEDED):
 
 def pip(root, arguments, log):
     """Runs the pip of .venv: every line goes into the log, the telling ones onto the screen."""
+    import re
+    from textwrap import shorten
     import subprocess
 
     # -I: what PYTHONPATH leads to is no part of the environment.
@@ -192,15 +194,16 @@ def pip(root, arguments, log):
         for line in process.stdout:
             log.write(line)
             output += line
-            if line.startswith("Collecting "):
+            large = re.match(r"\s*Downloading ([^-]+)-\S+ \((\d\d+[.\d]* MB)\)", line)
+            if large:
+                print("  downloading {} ({})".format(*large.groups()), flush=True)
+            elif line.startswith(("Collecting ", "Processing ")):
                 found += 1
-                if found % 25 == 0:
+                if found % 50 == 0:
                     print("  {} packages found".format(found), flush=True)
-            elif line.lstrip().startswith("Downloading ") and "MB)" in line:
-                print("  downloading " + line.split(None, 1)[1].strip(), flush=True)
             elif line.startswith("Installing collected packages"):
                 write_stamp(root, UNFINISHED)
-                print("  installing", flush=True)
+                print("  installing " + shorten(line.split(": ", 1)[1], 70, placeholder=" ..."), flush=True)
     if process.returncode:
         raise Trouble(diagnose(output, root))
 

@@ -80,16 +80,16 @@ def find_box(problem: Problem, num_points: int | None = None) -> tuple[tuple[flo
     """
     num_points = num_points or (401, 101, 41)[problem.dim - 1]
     middle = problem.points(1)[0].cpu()
-    box = torch.stack([middle - 4, middle + 4], -1)
+    box, top = torch.stack([middle - 4, middle + 4], -1), -math.inf
     for _ in range(60):
         grid, value = _on_grid(problem, box, num_points)
-        live = value > value.max() - NEGLIGIBLE
+        top = max(top, float(value.max()))  # of all grids: a wide one steps over the peak
         wider = box.clone()
         for i in range(problem.dim):
             width = box[i, 1] - box[i, 0]
-            if bool(live.select(i, 0).any()):
+            if float(value.select(i, 0).max()) > top - NEGLIGIBLE:
                 wider[i, 0] -= width
-            if bool(live.select(i, -1).any()):
+            if float(value.select(i, -1).max()) > top - NEGLIGIBLE:
                 wider[i, 1] += width
         if torch.equal(wider, box):
             break
@@ -97,6 +97,7 @@ def find_box(problem: Problem, num_points: int | None = None) -> tuple[tuple[flo
             raise ValueError(f"the density of {problem.name!r} does not decay: it may have no finite integral. "
                              "Give the box to integrate over")
         box = wider
+    live = value > value.max() - NEGLIGIBLE
     for _ in range(60):
         tighter = torch.empty_like(box)
         for i in range(problem.dim):

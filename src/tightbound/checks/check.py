@@ -1,0 +1,200 @@
+"""A check that diagnoses."""
+
+from __future__ import annotations
+
+import copy
+import html
+import random
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class CheckFailed(AssertionError):
+    """The answer is not right yet; the message says why. Shown in a notebook without a traceback."""
+
+    def _render_traceback_(self):
+        return [f"✗ {self}"]
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A typical wrong answer, as a function that gives it, and what to tell a student whose answer agrees with it.
+
+    Attributes:
+        name: a short name for tests and statistics.
+        answer: a function of the same arguments as the exercise; returns the wrong value of `output`.
+        message: what went wrong, in a sentence or two; it does not give the answer away.
+        output: which of the exercise's outputs is wrong so.
+    """
+
+    name: str
+    answer: Callable
+    message: str
+    output: int = 0
+
+
+class Check:
+    """Holds a student's function against a reference, on fresh random instances.
+
+    Args:
+        name: what is asked, as the exercise calls it.
+        draw: makes the arguments of one instance, a dictionary, from a `random.Random`.
+        reference: the right answer as a function of those arguments: a number or tensor, or a tuple of them.
+        outputs: names of the outputs.
+        wrongs: the catalogue of typical wrong answers.
+        hints: three hints, each giving more away than the one before.
+        num_instances: how many instances are drawn.
+        tolerance: allowed error, relative to the size of the right answer or one, whichever is larger.
+        seconds: how long the student's function may take for all of them.
+    """
+
+    def __init__(self, name: str, *, draw: Callable[[random.Random], dict], reference: Callable, outputs: Sequence[str],
+                 wrongs: Sequence[Wrong], hints: Sequence[str], num_instances: int = 20, tolerance: float = 1e-6,
+                 seconds: float = 20.0):
+        self.name, self.draw, self.reference, self.outputs = name, draw, reference, tuple(outputs)
+        self.wrongs, self.hints, self.num_instances = tuple(wrongs), Hints(name, tuple(hints)), num_instances
+        self.tolerance, self.seconds = tolerance, seconds
+
+    def __call__(self, function: Callable, *, seed: int | None = None) -> None:
+        """Prints that `function` is right, or raises.
+
+        Raises:
+            CheckFailed: with the diagnosis.
+        """
+        found = self.diagnose(function, seed=seed)
+        if found is not None:
+            raise CheckFailed(f"{self.name}: {found[1]}\nStuck? {len(self.hints.texts)} hints: the check's `.hints`")
+        print(f"✓ {self.name}: right, on {self.num_instances} fresh instances")
+
+    def diagnose(self, function: Callable, *, seed: int | None = None) -> tuple[str, str] | None:
+        """None when `function` is right, else the name of what is wrong and the message for the student."""
+        if not callable(function):
+            return "not a function", f"expected a function, got {type(function).__name__}"
+        stream = random.Random(seed)
+        instances = [self.draw(stream) for _ in range(self.num_instances)]
+        right = [_outputs(self.reference(**arguments)) for arguments in instances]
+        got = []
+        for arguments, expected in zip(instances, right):
+            try:
+                with _time_limit(self.seconds):
+                    value = function(**copy.deepcopy(arguments))
+            except NotImplementedError:
+                return "not written", "not written yet: replace `raise NotImplementedError()` by your answer"
+            except TimeoutError:
+                return "too slow", (f"your function had not finished after {self.seconds:g} seconds: "
+                                    "is there a loop that never ends?")
+            except Exception as error:
+                return "raised", (f"your function raised {type(error).__name__}: {error}\n"
+                                  f"on this instance: {_describe(arguments)}")
+            problem = self._malformed(value, expected)
+            if problem:
+                return problem[0], f"{problem[1]}\non this instance: {_describe(arguments)}"
+            got.append(_outputs(value))
+        bad = [k for k in range(len(self.outputs)) if not all(self._close(g[k], r[k]) for g, r in zip(got, right))]
+        return self._explain(bad, instances, got, right) if bad else None
+
+    def _malformed(self, value, expected: list[Tensor]) -> tuple[str, str] | None:
+        if value is None:
+            return "returned nothing", "your function returns None: does it end in a `return`?"
+        try:
+            outputs = _outputs(value)
+        except (TypeError, ValueError, RuntimeError):
+            return "not a number", f"expected numbers or tensors, got {type(value).__name__}"
+        if len(outputs) != len(expected):
+            return "number of outputs", (f"expected {len(expected)} output(s) ({', '.join(self.outputs)}), "
+                                         f"got {len(outputs)}")
+        for name, output, wanted in zip(self.outputs, outputs, expected):
+            if output.numel() != wanted.numel() or (wanted.ndim and output.squeeze().shape != wanted.squeeze().shape):
+                return "shape", f"{name} should have shape {tuple(wanted.shape)}, got {tuple(output.shape)}"
+            if bool(torch.isnan(output).any()):
+                return "NaN", f"{name} is NaN: a logarithm or a root of a negative number?"
+        return None
+
+    def _explain(self, bad: list[int], instances, got, right) -> tuple[str, str]:
+        k = bad[0]
+        fine = [name for i, name in enumerate(self.outputs) if i not in bad]
+        prefix = f"{' and '.join(fine)} {'is' if len(fine) == 1 else 'are'} right, but {self.outputs[k]} is not. " if fine else ""
+        for wrong in self.wrongs:
+            if wrong.output == k and all(self._agrees(wrong, arguments, answer[k])
+                                         for arguments, answer in zip(instances, got)):
+                return wrong.name, prefix + wrong.message
+        worst = max(range(len(got)), key=lambda i: float((got[i][k] - right[i][k]).abs().max()))
+        return "other", (f"{prefix}{self.outputs[k]} is off. Expected {_short(right[worst][k])}, got {_short(got[worst][k])}\n"
+                         f"on this instance: {_describe(instances[worst])}")
+
+    def _agrees(self, wrong: Wrong, arguments: dict, answer: Tensor) -> bool:
+        try:
+            value = _outputs(wrong.answer(**arguments))[0]
+        except (ArithmeticError, ValueError, RuntimeError):
+            return False
+        return value.numel() == answer.numel() and self._close(answer, value)
+
+    def _close(self, a: Tensor, b: Tensor) -> bool:
+        a, b = a.reshape(-1), b.reshape(-1)
+        return bool(((a - b).abs() <= self.tolerance * b.abs().clamp(min=1.0)).all()) or torch.equal(a, b)
+
+    def __repr__(self) -> str:
+        return f"Check({self.name!r})"
+
+
+@dataclass(frozen=True)
+class Hints:
+    """Hints that open one by one, in a notebook and in a page; `hints[0]` is the first."""
+
+    name: str
+    texts: tuple[str, ...]
+
+    def __getitem__(self, i: int) -> str:
+        return self.texts[i]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __repr__(self) -> str:
+        return f"{len(self.texts)} hints for {self.name}: read them one at a time with hints[0], hints[1], ..."
+
+    def _repr_html_(self) -> str:
+        return "".join(f"<details><summary>Hint {i + 1} for {html.escape(self.name)}</summary>"
+                       f'<p class="tex2jax_process">{html.escape(text)}</p></details>' for i, text in enumerate(self.texts))
+
+
+def _outputs(value) -> list[Tensor]:
+    values = value if isinstance(value, (tuple, list)) else [value]
+    return [torch.as_tensor(v).detach().to("cpu", torch.float64) for v in values]
+
+
+def _short(value) -> str:
+    if isinstance(value, Tensor):
+        value = value.squeeze()
+        digits = torch.round(value.double(), decimals=4).tolist()
+        return str(digits)
+    return repr(round(value, 4) if isinstance(value, float) else value)
+
+
+def _describe(arguments: dict) -> str:
+    return ", ".join(f"{name} = {_short(value)}" for name, value in arguments.items())
+
+
+@contextmanager
+def _time_limit(seconds: float):
+    """Interrupts what runs inside after `seconds`, where the system can (a main thread, with signals)."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
