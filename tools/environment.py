@@ -11,7 +11,7 @@ import errno
 import os
 import sys
 
-OLDEST, NEWEST = (3, 11), (3, 14)  # the Pythons to look for on PATH
+OLDEST, NEWEST = (3, 11), (3, 14)  # the Pythons for which requirements.txt is known to install
 NEEDED = 4 * 10**9  # bytes on disk, most of them torch
 VERSION = "{}.{}".format(*sys.version_info[:2])  # of this Python
 UNFINISHED = "unfinished"  # what the stamp says while pip changes the environment
@@ -26,8 +26,8 @@ def main():
     root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     try:
         if not is_complete(root):
-            if sys.version_info < OLDEST:
-                go_on_with_newer_python()
+            if not OLDEST <= sys.version_info[:2] <= NEWEST:
+                go_on_with_known_python()
             make_environment(root)
     except Trouble as trouble:
         sys.exit("\n{}".format(trouble))
@@ -72,19 +72,22 @@ def python_of(root):
     return os.path.join(root, ".venv", *(["Scripts", "python.exe"] if os.name == "nt" else ["bin", "python"]))
 
 
-def go_on_with_newer_python():
-    """Replaces this process by the newest Python on PATH that is new enough."""
+def go_on_with_known_python():
+    """Replaces this process by the newest known Python on PATH; where there is none, a newer one may try."""
     for minor in range(NEWEST[1], OLDEST[1] - 1, -1):
         command = "python3.{}".format(minor)
         if runs(command):
-            print("Python {} is too old: going on with {}.".format(VERSION, command))
+            print("Going on with {} in place of Python {}.".format(command, VERSION))
             sys.stdout.flush()
             os.execvp(command, [command] + sys.argv)
-    raise Trouble(
-        "This book needs Python {}.{} or newer, {} is Python {}, and PATH holds no newer one: install one "
-        "(Debian, Ubuntu: apt install python3.11 python3.11-venv; macOS: brew install python) or name yours "
-        "(make PYTHON=/path/to/python3).".format(OLDEST[0], OLDEST[1], sys.executable, VERSION)
-    )
+    if sys.version_info < OLDEST:
+        raise Trouble(
+            "This book needs Python {}.{} or newer, {} is Python {}, and PATH holds no newer one: "
+            "install one (Debian, Ubuntu: apt install python3.11 python3.11-venv; macOS: brew install "
+            "python) or name yours (make PYTHON=/path/to/python3)."
+            "".format(OLDEST[0], OLDEST[1], sys.executable, VERSION)
+        )
+    print("Python {} is newer than any the packages were tried with: this may fail.".format(VERSION))
 
 
 def runs(command):
@@ -141,20 +144,15 @@ def is_usable(root):
 
 
 def create(root, log):
-    """Makes a fresh, empty .venv in place of whatever is there."""
-    import subprocess
-
+    """Makes a fresh .venv, with nothing but pip in it, in place of whatever is there."""
     check_venv_module()
     check_disk(root)
     venv = os.path.join(root, ".venv")
     word = "Making again" if os.path.exists(venv) else "Making"
     print("{} .venv with Python {}.".format(word, VERSION), flush=True)
     base = getattr(sys, "_base_executable", None) or sys.executable  # not that of .venv, should it be active
-    command = [base, "-m", "venv", "--clear", venv]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
-    log.write(done.stdout)
-    if done.returncode:
-        raise Trouble(diagnose(done.stdout, root))
+    run(root, [base, "-m", "venv", "--clear", "--without-pip", venv], log)
+    run(root, [python_of(root), "-I", "-m", "ensurepip", "--default-pip"], log)  # venv would hide its errors
 
 
 def check_venv_module():
@@ -180,14 +178,17 @@ def check_disk(folder, needed=NEEDED):
 
 
 def pip(root, arguments, log):
-    """Runs the pip of .venv: every line goes into the log, the telling ones onto the screen."""
-    import re
-    from textwrap import shorten
-    import subprocess
+    """Runs the pip of .venv, untouched by what PYTHONPATH leads to (-I)."""
+    options = ["--disable-pip-version-check", "--progress-bar=off", "--no-input"]
+    run(root, [python_of(root), "-I", "-u", "-m", "pip"] + arguments + options, log)
 
-    # -I: what PYTHONPATH leads to is no part of the environment.
-    command = [python_of(root), "-I", "-u", "-m", "pip"] + arguments
-    command += ["--disable-pip-version-check", "--progress-bar=off", "--no-input"]
+
+def run(root, command, log):
+    """Runs a command in root: every line that it says goes into the log, the telling ones onto the screen."""
+    import re
+    import subprocess
+    from textwrap import shorten
+
     pipe = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace")
     found, output = 0, ""
     with subprocess.Popen(command, cwd=root, **pipe) as process:
@@ -209,7 +210,7 @@ def pip(root, arguments, log):
 
 
 def diagnose(output, root):
-    """The sentence for what stopped pip, or the making of .venv, in root; output is all that it wrote."""
+    """The sentence for what stopped a command in root; output is all that it said."""
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
         if os.strerror(number) in output:
             return explain(OSError(number, os.strerror(number)), root)

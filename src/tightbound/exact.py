@@ -32,7 +32,7 @@ def quadrature(problem: Problem, *, box: tuple[tuple[float, float], ...] | None 
 
     Raises:
         ValueError: for d > 3, a box of another length, or a density that does not decay (give a box).
-        RuntimeError: when the rule does not reach its tolerance.
+        RuntimeError: when the rule does not reach its tolerance, or two ways to cut up the box disagree.
 
     Source: `scipy.integrate.cubature` (Gauss-Kronrod product rules, Genz & Malik 1980).
     """
@@ -48,32 +48,39 @@ def quadrature(problem: Problem, *, box: tuple[tuple[float, float], ...] | None 
     if top == -math.inf:
         raise RuntimeError(f"{problem.name!r} has no density anywhere on a grid in the box {box}: give a tighter box")
 
-    def integral(f: Callable[[Tensor], Tensor], atol: float) -> np.ndarray:
+    def integral(f: Callable[[Tensor], Tensor], rtol: float, atol: float = 0.0, split: np.ndarray | None = None):
         def integrand(z: np.ndarray) -> np.ndarray:
             point = torch.as_tensor(z, dtype=problem.dtype, device=problem.device)
             density = torch.exp(problem.log_joint(point) - top)
             return (density.unsqueeze(-1) * f(point)).cpu().numpy()
 
         found = cubature(integrand, low, high, rule="gk21" if problem.dim == 1 else "gk15", rtol=rtol, atol=atol,
-                         max_subdivisions=20_000)
+                         max_subdivisions=5_000, points=None if split is None else [split])
         if found.status != "converged" or not np.isfinite(found.estimate).all():
-            raise RuntimeError(f"quadrature of {problem.name!r} did not reach a relative error of {rtol:g}: "
-                               "give a tighter box, or a larger rtol")
+            raise RuntimeError(f"quadrature of {problem.name!r} did not reach a relative error of {rtol:g}: give a "
+                               "tighter box, a larger rtol, or a log joint that is smooth and in double precision")
         return found.estimate
 
-    volume = float(integral(lambda z: torch.ones_like(z[..., :1]), 0.0)[0])
-    if not volume > 0:
-        raise RuntimeError(f"quadrature of {problem.name!r} found no density in the box {box}: give a tighter box")
-    if of is not None:  # an absolute tolerance, for a mean may be zero
-        return integral(of, rtol * volume) / volume
+    def one(z: Tensor) -> Tensor:
+        return torch.ones_like(z[..., :1])
+
+    # An adaptive rule can step over a thin part and not know. So do it twice, the box being cut up in two ways.
+    rough = max(rtol, 1e-8)
+    volume, again = float(integral(one, rtol)[0]), float(integral(one, rough, split=low + 0.41 * (high - low))[0])
+    if not (volume > 0 and abs(again / volume - 1) < 10 * rough):
+        raise RuntimeError(f"quadrature of {problem.name!r} steps over a part of the density, too thin for the box {box}: "
+                           "give a tighter box")
+    if of is not None:
+        return integral(of, rtol, atol=rtol * volume) / volume  # absolutely, for a mean may be zero
     return Estimate(top + math.log(volume), "exact", source="quadrature")
 
 
 def find_box(problem: Problem, num_points: int | None = None) -> tuple[tuple[float, float], ...]:
-    """A box outside of which the density is below exp(-50) of its maximum, found by growing and then shrinking a grid.
+    """A box outside of which the density is below exp(-50) of its maximum.
 
-    The grid has `num_points` an axis (401, 101 and 41 in one, two and three dimensions, if left out). A density may slip
-    between its points: a far, narrow mode, or the far end of a thin ridge. Give the box where that may be so.
+    A grid of `num_points` an axis (401, 101 and 41 in one, two and three dimensions, if left out) grows until nothing is
+    left on its faces, and shrinks around what it saw. Then the faces are searched more closely, and moved to the edge of
+    the support where there is one. A narrow mode far from the origin may slip through: give the box where that may be so.
 
     Raises:
         ValueError: when the density still does not decay at a distance of 1e6.
@@ -84,38 +91,71 @@ def find_box(problem: Problem, num_points: int | None = None) -> tuple[tuple[flo
     for _ in range(60):
         grid, value = _on_grid(problem, box, num_points)
         top = max(top, float(value.max()))  # of all grids: a wide one steps over the peak
-        wider = box.clone()
-        for i in range(problem.dim):
-            width = box[i, 1] - box[i, 0]
-            if float(value.select(i, 0).max()) > top - NEGLIGIBLE:
-                wider[i, 0] -= width
-            if float(value.select(i, -1).max()) > top - NEGLIGIBLE:
-                wider[i, 1] += width
-        if torch.equal(wider, box):
+        live = [(i, side) for i, side in _sides(problem) if float(value.select(i, -side).max()) >= top - NEGLIGIBLE]
+        if not live:
             break
-        if wider.abs().max() > 1e6:
-            raise ValueError(f"the density of {problem.name!r} does not decay: it may have no finite integral. "
-                             "Give the box to integrate over")
-        box = wider
-    live = value > value.max() - NEGLIGIBLE
+        box = _widened(problem, box, live, 1.0)
     for _ in range(60):
         tighter = torch.empty_like(box)
+        inside = (value >= value.max() - NEGLIGIBLE).nonzero()
         for i in range(problem.dim):
-            others = tuple(j for j in range(problem.dim) if j != i)
-            inside = (live.any(dim=others) if others else live).nonzero()[:, 0]
-            tighter[i, 0] = grid[i][max(int(inside[0]) - 1, 0)]
-            tighter[i, 1] = grid[i][min(int(inside[-1]) + 1, num_points - 1)]
-        shrunk = bool(((tighter[:, 1] - tighter[:, 0]) < 0.7 * (box[:, 1] - box[:, 0])).any())
+            tighter[i, 0] = grid[i][max(int(inside[:, i].min()) - 1, 0)]
+            tighter[i, 1] = grid[i][min(int(inside[:, i].max()) + 1, num_points - 1)]
+        shrunk = bool((tighter.diff() < 0.7 * box.diff()).any())
         box = tighter
         if not shrunk:
             break
         grid, value = _on_grid(problem, box, num_points)
-        live = value > value.max() - NEGLIGIBLE
+        top = max(top, float(value.max()))
+    closer = (1, 40 * num_points, round(2.5 * num_points))[problem.dim - 1]  # points an axis of a face
+    while live := [(i, side) for i, side in _sides(problem)
+                   if _on_face(problem, box, i, float(box[i, side]), closer) >= top - NEGLIGIBLE]:
+        box = _widened(problem, box, live, 0.2)
+    for i, side in _sides(problem):
+        box[i, side] = _edge(problem, box, i, side, num_points)
     return tuple((float(low), float(high)) for low, high in box)
 
 
-def _on_grid(problem: Problem, box, num_points: int) -> tuple[list[Tensor], Tensor]:
-    grid = [torch.linspace(float(low), float(high), num_points, dtype=problem.dtype) for low, high in box]
+def _sides(problem: Problem) -> list[tuple[int, int]]:
+    """The sides of a box: (axis, 0 for its low and 1 for its high end)."""
+    return list(itertools.product(range(problem.dim), (0, 1)))
+
+
+def _widened(problem: Problem, box: Tensor, sides: list[tuple[int, int]], fraction: float) -> Tensor:
+    """The box with each of these sides moved out by a fraction of its width."""
+    wider, width = box.clone(), box.diff()[:, 0]
+    for i, side in sides:
+        wider[i, side] += (2 * side - 1) * fraction * width[i]
+    if wider.abs().max() > 1e6:
+        raise ValueError(f"the density of {problem.name!r} does not decay: it may have no finite integral. "
+                         "Give the box to integrate over")
+    return wider
+
+
+def _on_face(problem: Problem, box: Tensor, i: int, c: float, num_points: int) -> float:
+    """The highest log joint on a grid over the part of the plane z_i = c in the box."""
+    face = [(c, c) if j == i else (float(low), float(high)) for j, (low, high) in enumerate(box)]
+    return float(_on_grid(problem, face, [1 if j == i else num_points for j in range(problem.dim)])[1].max())
+
+
+def _edge(problem: Problem, box: Tensor, i: int, side: int, num_points: int) -> float:
+    """Where a side of the box lies; if the support ends before it, at some z_i = c, that c, by bisection."""
+    outside, inside = float(box[i, side]), float(box[i].mean())
+
+    def empty(c: float) -> bool:
+        return _on_face(problem, box, i, c, num_points) == -math.inf
+
+    if not empty(outside) or empty(inside):
+        return outside
+    while (middle := 0.5 * (outside + inside)) not in (outside, inside):
+        outside, inside = (middle, inside) if empty(middle) else (outside, middle)
+    return inside
+
+
+def _on_grid(problem: Problem, box, num_points: int | list[int]) -> tuple[list[Tensor], Tensor]:
+    """The log joint on a grid over the box: the axes, and a value a point."""
+    counts = [num_points] * problem.dim if isinstance(num_points, int) else num_points
+    grid = [torch.linspace(float(low), float(high), n, dtype=problem.dtype) for (low, high), n in zip(box, counts)]
     z = torch.stack(torch.meshgrid(*grid, indexing="ij"), -1).to(problem.device)
     return grid, problem.log_joint(z).cpu()
 

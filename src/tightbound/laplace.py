@@ -112,7 +112,7 @@ def expand(problem: Problem, at: Tensor) -> Expansion:
 
 
 def approximate(problem: Problem, *, at: Tensor | None = None, starts: Tensor | None = None, num_starts: int = 8,
-                seed: int | torch.Generator = 0, max_iterations: int = 500) -> Approximation:
+                seed: int | torch.Generator = 0, max_iterations: int = 200) -> Approximation:
     """Laplace's approximation of the posterior and of the log evidence.
 
     Args:

@@ -7,12 +7,15 @@ import html
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from tightbound.estimate import Estimate
 
 
 class CheckFailed(AssertionError):
@@ -79,20 +82,21 @@ class Check:
         stream = random.Random(seed)
         instances = [self.draw(stream) for _ in range(self.num_instances)]
         right = [_outputs(self.reference(**arguments)) for arguments in instances]
-        got = []
+        got, end = [], time.monotonic() + self.seconds
         for arguments, expected in zip(instances, right):
+            given = copy.deepcopy(arguments)
             try:
-                with _time_limit(self.seconds):
-                    value = function(**copy.deepcopy(arguments))
+                with _time_limit(end - time.monotonic()):
+                    value = function(**given)
             except NotImplementedError:
                 return "not written", "not written yet: replace `raise NotImplementedError()` by your answer"
-            except TimeoutError:
+            except _OutOfTime:
                 return "too slow", (f"your function had not finished after {self.seconds:g} seconds: "
                                     "is there a loop that never ends?")
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 return "raised", (f"your function raised {type(error).__name__}: {error}\n"
                                   f"on this instance: {_describe(arguments)}")
-            problem = self._malformed(value, expected)
+            problem = self._malformed(value, expected) or _changed(arguments, given)
             if problem:
                 return problem[0], f"{problem[1]}\non this instance: {_describe(arguments)}"
             got.append(_outputs(value))
@@ -105,7 +109,7 @@ class Check:
         try:
             outputs = _outputs(value)
         except (TypeError, ValueError, RuntimeError):
-            return "not a number", f"expected numbers or tensors, got {type(value).__name__}"
+            return "not a number", f"expected real numbers or tensors of them, got {_kind(value)}"
         if len(outputs) != len(expected):
             return "number of outputs", (f"expected {len(expected)} output(s) ({', '.join(self.outputs)}), "
                                          f"got {len(outputs)}")
@@ -125,7 +129,8 @@ class Check:
                                          for arguments, answer in zip(instances, got)):
                 return wrong.name, prefix + wrong.message
         worst = max(range(len(got)), key=lambda i: float((got[i][k] - right[i][k]).abs().max()))
-        return "other", (f"{prefix}{self.outputs[k]} is off. Expected {_short(right[worst][k])}, got {_short(got[worst][k])}\n"
+        return "other", (f"{prefix}{self.outputs[k]} is off. Expected {_short(right[worst][k], 8)}, "
+                         f"got {_short(got[worst][k], 8)}\n"
                          f"on this instance: {_describe(instances[worst])}")
 
     def _agrees(self, wrong: Wrong, arguments: dict, answer: Tensor) -> bool:
@@ -166,19 +171,39 @@ class Hints:
 
 def _outputs(value) -> list[Tensor]:
     values = value if isinstance(value, (tuple, list)) else [value]
-    return [torch.as_tensor(v).detach().to("cpu", torch.float64) for v in values]
+    outputs = [torch.as_tensor(float(v) if isinstance(v, Estimate) else v).detach() for v in values]
+    if any(output.is_complex() for output in outputs):
+        raise TypeError("complex numbers")
+    return [output.to("cpu", torch.float64) for output in outputs]
 
 
-def _short(value) -> str:
+def _kind(value) -> str:
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {', '.join(type(v).__name__ for v in value)}"
+    return type(value).__name__
+
+
+def _changed(before: dict, after: dict) -> tuple[str, str] | None:
+    """Whether the function changed a tensor that it was given, which would surprise whoever calls it."""
+    for name, value in before.items():
+        if isinstance(value, Tensor) and not torch.equal(value, after[name]):
+            return "changed its arguments", (f"your function changes its argument {name} in place: "
+                                             "compute with a new tensor, or with a clone of it")
+    return None
+
+
+def _short(value, digits: int = 4) -> str:
     if isinstance(value, Tensor):
-        value = value.squeeze()
-        digits = torch.round(value.double(), decimals=4).tolist()
-        return str(digits)
-    return repr(round(value, 4) if isinstance(value, float) else value)
+        return str(torch.round(value.squeeze().double(), decimals=digits).tolist())
+    return repr(round(value, digits) if isinstance(value, float) else value)
 
 
 def _describe(arguments: dict) -> str:
     return ", ".join(f"{name} = {_short(value)}" for name, value in arguments.items())
+
+
+class _OutOfTime(BaseException):
+    """No `Exception`, so that a student's `except Exception` does not catch it."""
 
 
 @contextmanager
@@ -189,10 +214,10 @@ def _time_limit(seconds: float):
         return
 
     def ring(*_):
-        raise TimeoutError
+        raise _OutOfTime
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))  # 0 would mean no limit
     try:
         yield
     finally:

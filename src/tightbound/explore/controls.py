@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
 
 def _stops(stops: Sequence[float], label: str) -> tuple[float, ...]:
-    values = np.asarray(stops, dtype=float)
+    try:
+        values = np.asarray(stops, dtype=float)
+    except (TypeError, ValueError):
+        values = np.empty(0)
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all() or not (np.diff(values) > 0).all():
         raise ValueError(f"the stops of {label!r} must be two or more finite, increasing numbers, got {stops!r}")
-    return tuple(int(v) if v == int(v) else float(v) for v in values.tolist())
+    return tuple(int(v) if v == int(v) else v for v in values.tolist())
+
+
+def _labelled(label: str) -> None:
+    if not isinstance(label, str) or not label.strip():
+        raise ValueError("a control needs a label: it is what a screen reader says")
 
 
 @dataclass(frozen=True)
@@ -21,7 +30,7 @@ class Slider:
     (unless the reader asked their system for less motion).
 
     Raises:
-        ValueError: for stops that do not increase, or a value that is not one of them.
+        ValueError: for stops that do not increase, a value that is not one of them, or no label.
     """
 
     label: str
@@ -30,9 +39,14 @@ class Slider:
     play: bool | str = False
 
     def __post_init__(self):
+        _labelled(self.label)
         object.__setattr__(self, "stops", _stops(self.stops, self.label))
+        if self.play not in (False, True, "auto"):
+            raise ValueError(f'play of {self.label!r} must be False, True or "auto", got {self.play!r}')
+        if not isinstance(self.value, Real):
+            raise ValueError(f"the value of {self.label!r} must be a number, got {self.value!r}")
         nearest = min(self.stops, key=lambda stop: abs(stop - self.value))
-        if abs(nearest - self.value) > 1e-9:
+        if not abs(nearest - self.value) <= 1e-9 * (self.stops[-1] - self.stops[0]):  # a NaN is close to none
             raise ValueError(f"the value {self.value!r} of {self.label!r} is none of its stops; the nearest is {nearest!r}")
         object.__setattr__(self, "value", nearest)
 
@@ -48,7 +62,7 @@ class Choice:
     """One of several words, from a drop-down list.
 
     Raises:
-        ValueError: for fewer than two options, repeated ones, or a value that is none of them.
+        ValueError: for fewer than two options, repeated ones, others than words, or a value that is none of them.
     """
 
     label: str
@@ -56,9 +70,11 @@ class Choice:
     value: str
 
     def __post_init__(self):
+        _labelled(self.label)
         object.__setattr__(self, "options", tuple(self.options))
-        if len(self.options) < 2 or len(set(self.options)) < len(self.options) or self.value not in self.options:
-            raise ValueError(f"{self.label!r} needs two or more different options with its value among them, "
+        if (len(self.options) < 2 or len(set(self.options)) < len(self.options) or self.value not in self.options
+                or not all(isinstance(option, str) for option in self.options)):
+            raise ValueError(f"{self.label!r} needs two or more different words as options with its value among them, "
                              f"got {self.options} and {self.value!r}")
 
     grid = property(lambda self: (self.options,))
@@ -70,10 +86,19 @@ class Choice:
 
 @dataclass(frozen=True)
 class Toggle:
-    """Yes or no."""
+    """Yes or no.
+
+    Raises:
+        ValueError: for a value that is neither, or no label.
+    """
 
     label: str
     value: bool = False
+
+    def __post_init__(self):
+        _labelled(self.label)
+        if not isinstance(self.value, bool):
+            raise ValueError(f"the value of {self.label!r} must be True or False, got {self.value!r}")
 
     grid = property(lambda self: ((False, True),))
     values = property(lambda self: [False, True])
@@ -100,6 +125,10 @@ class Point:
     names: tuple[str, str] = ("x", "y")
 
     def __post_init__(self):
+        _labelled(self.label)
+        if np.shape(self.value) != (2,) or len(self.names) != 2:
+            raise ValueError(f"the point {self.label!r} needs a value (x, y) and two names, "
+                             f"got {self.value!r} and {self.names!r}")
         sliders = [Slider(f"{self.label}, {name}", stops, at)
                    for name, stops, at in zip(self.names, (self.x, self.y), self.value)]
         object.__setattr__(self, "x", sliders[0].stops)

@@ -9,7 +9,7 @@ export function render({ model, el }) {
   root.addEventListener("keydown", (event) => event.stopPropagation());
 
   let params = structuredClone(model.get("params"));
-  let frame = readFrame(model.get("frame"), params);
+  let frame = readFrame(model.get("frame"));
   let inFlight = false, newer = false;
 
   if (spec.title) root.append(make("p", "tb-title", spec.title));
@@ -27,19 +27,23 @@ export function render({ model, el }) {
     params = { ...params, ...changed };
     for (const control of controls) control.show(params);
     if (inFlight) { newer = true; return; } // the newest request wins, one in flight
+    const asked = model.get("params");
+    if (Object.keys(params).every((name) => String(params[name]) === String(asked[name]))) return;
     inFlight = model.answersLater !== false;
     model.set("params", structuredClone(params));
     model.save_changes();
   };
   const controls = Object.entries(spec.controls).map(([name, control]) =>
-    MAKERS[control.type]({ name, control, panel, stage, ask, params: () => params, place: () => place() }));
+    MAKERS[control.type]({ name, control, panel, stage, ask, params: () => params, axes: () => place().axes }));
   const reset = panel.appendChild(make("button", "tb-reset", "Reset"));
   reset.type = "button";
-  reset.addEventListener("click", () => ask(Object.fromEntries(
-    Object.entries(spec.controls).map(([name, control]) => [name, control.value]))));
+  reset.addEventListener("click", () => {
+    for (const control of controls) control.stop?.();
+    ask(Object.fromEntries(Object.entries(spec.controls).map(([name, control]) => [name, control.value])));
+  });
 
   let shown = null;
-  const place = () => spec.backgrounds.find((b) => b.at.every((value, i) => value === params[spec.switches[i]]));
+  const place = () => spec.backgrounds.find((b) => b.at.every((value, i) => value === frame.values[spec.switches[i]]));
   const draw = () => {
     const background = place();
     if (shown !== background) {
@@ -49,15 +53,14 @@ export function render({ model, el }) {
       shown = background;
     }
     for (const control of controls) control.show(params);
-    if (frame.error) return void readout.replaceChildren(make("p", "tb-error", frame.error));
-    paint(canvas, stage, root, spec, background, frame.values);
-    readout.replaceChildren(...spec.readout.map((template) => make("p", "", fill(template, frame.values))));
+    paint(canvas, stage, root, spec, frame.error ? [] : spec.marks, background, frame.values);
+    readout.replaceChildren(...(frame.error ? [make("p", "tb-error", frame.error)]
+      : spec.readout.map((template) => make("p", "", fill(template, frame.values)))));
   };
   const onFrame = () => {
-    const answered = readFrame(model.get("frame"), model.get("params"));
+    frame = readFrame(model.get("frame"));
     inFlight = false;
     if (newer) { newer = false; ask({}); }
-    frame = answered;
     draw();
     root.dispatchEvent(new CustomEvent("tb-drawn"));
   };
@@ -71,6 +74,8 @@ export function render({ model, el }) {
   const themed = new MutationObserver(draw);
   for (const node of [document.documentElement, document.body])
     themed.observe(node, { attributes: true, attributeFilter: ["data-theme", "data-mode", "data-jp-theme-light"] });
+  const media = ["(prefers-color-scheme: dark)", "print"].map((query) => matchMedia(query));
+  for (const query of media) query.addEventListener("change", draw);
   draw();
 
   root.explorer = { spec, ask, get params() { return params; }, get frame() { return frame.values; },
@@ -78,6 +83,7 @@ export function render({ model, el }) {
   return () => {
     resized.disconnect();
     themed.disconnect();
+    for (const query of media) query.removeEventListener("change", draw);
     for (const control of controls) control.stop?.();
     model.off?.("change:frame", onFrame);
     model.off?.("change:params", onParams);
@@ -85,20 +91,18 @@ export function render({ model, el }) {
 }
 export default { render };
 
-function readFrame(message, params) {
-  if (message.error) return { error: message.error, values: {} };
-  const values = { ...params };
-  for (const [name, { shape, data }] of Object.entries(message.arrays)) {
+function readFrame(message) {
+  const values = { ...message.at };
+  for (const [name, { shape, data }] of Object.entries(message.arrays ?? {})) {
     const numbers = data instanceof Float64Array ? data
       : new Float64Array(data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength));
     values[name] = Object.assign(numbers, { shape });
   }
-  return { values };
+  return { values, error: message.error };
 }
 
 // ---- controls ------------------------------------------------------------------------------------------------------
 
-let count = 0;
 function make(tag, className = "", text = "") {
   const node = document.createElement(tag);
   if (className) node.className = className;
@@ -108,11 +112,11 @@ function make(tag, className = "", text = "") {
 function labelled(panel, text, input) {
   const box = panel.appendChild(make("div", "tb-control"));
   const label = box.appendChild(make("label", "", text));
-  input.id = label.htmlFor = `tb-control-${++count}`;
+  input.id = label.htmlFor = `tb-${Math.random().toString(36).slice(2)}`; // other explorers share the page
   box.append(input);
   return box;
 }
-const show = (number) => String(Number(number.toPrecision(4))).replace("-", "−");
+const show = (number) => String(Number.isInteger(number) ? number : Number(number.toPrecision(4))).replace("-", "−");
 const nearest = (stops, value) =>
   stops.reduce((best, stop, i) => (Math.abs(stop - value) < Math.abs(stops[best] - value) ? i : best), 0);
 
@@ -154,7 +158,7 @@ const MAKERS = {
       button.addEventListener("click", () => (timer ? pause() : play()));
       if (control.play === "auto" && !matchMedia("(prefers-reduced-motion: reduce)").matches) play();
     }
-    return { show: (values) => part.show(values[name]), stop: () => clearInterval(timer) };
+    return { show: (values) => part.show(values[name]), stop: pause };
   },
   choice({ name, control, panel, ask }) {
     const input = make("select");
@@ -170,12 +174,12 @@ const MAKERS = {
     input.addEventListener("change", () => ask({ [name]: input.checked }));
     return { show: (values) => { input.checked = values[name]; } };
   },
-  point({ name, control, panel, stage, ask, params, place }) {
+  point({ name, control, panel, stage, ask, params, axes: all }) {
     const parts = ["x", "y"].map((key, i) => slider(panel, `${control.label}, ${control.names[i]}`, control[key], (value) =>
       ask({ [name]: i ? [params()[name][0], value] : [value, params()[name][1]] })));
     const handle = stage.appendChild(make("div", "tb-handle")); // for pointers; the two sliders serve the keyboard
     handle.title = `drag: ${control.label}`;
-    const axes = () => place().axes[control.axes];
+    const axes = () => all()[control.axes];
     const drag = (event) => {
       const box = stage.getBoundingClientRect();
       const at = toData(axes(), (event.clientX - box.left) / box.width, 1 - (event.clientY - box.top) / box.height);
@@ -212,7 +216,7 @@ function legend(spec) {
 const sides = [["left", "width", "x"], ["bottom", "height", "y"]];
 function toFraction(axes, i, value) { // data coordinate -> fraction of the figure, from the left or from below
   const [start, size, limits] = sides[i], [low, high] = axes[limits];
-  const scale = axes.log[i] ? Math.log : (v) => v;
+  const scale = axes.log[i] ? (v) => Math.log(Math.max(v, Number.MIN_VALUE)) : (v) => v; // zero lies far below the picture
   return axes[start] + (axes[size] * (scale(value) - scale(low))) / (scale(high) - scale(low));
 }
 function toData(axes, ...fractions) {
@@ -222,7 +226,7 @@ function toData(axes, ...fractions) {
   });
 }
 
-function paint(canvas, stage, root, spec, background, values) {
+function paint(canvas, stage, root, spec, marks, background, values) {
   const width = stage.clientWidth, height = width / background.ratio, ratio = window.devicePixelRatio || 1;
   if (!width) return;
   const pixels = [Math.round(width * ratio), Math.round(height * ratio)];
@@ -232,10 +236,10 @@ function paint(canvas, stage, root, spec, background, values) {
   ctx.clearRect(0, 0, width, height);
   const style = getComputedStyle(root);
   const unit = width / (background.width * 100); // widths are given for a figure at 100 pixels an inch
-  for (const mark of spec.marks) {
+  for (const mark of marks) {
     const axes = background.axes[mark.axes];
     const X = (v) => width * toFraction(axes, 0, v), Y = (v) => height * (1 - toFraction(axes, 1, v));
-    const get = (data) => (typeof data === "string" ? values[data] : Array.isArray(data) ? data : [data]);
+    const get = (data) => (typeof data === "string" ? values[data] : constant(data));
     ctx.save();
     ctx.beginPath();
     ctx.rect(X(axes.x[0]), Y(axes.y[1]), X(axes.x[1]) - X(axes.x[0]), Y(axes.y[0]) - Y(axes.y[1]));
@@ -258,6 +262,8 @@ function trace(ctx, n, x, y) { // a path through points; one that is not finite 
     down = true;
   }
 }
+// A mark's array that never changes: numbers with their shape, null where one is not finite.
+const constant = ({ shape, data }) => Object.assign(Float64Array.from(data, (v) => v ?? NaN), { shape });
 const at = (array, i) => array[array.length === 1 ? 0 : i];
 
 const PAINTERS = {
@@ -269,19 +275,21 @@ const PAINTERS = {
   area({ ctx, mark, X, Y, get }) {
     const x = get(mark.x), low = get(mark.low), high = get(mark.high), n = x.length;
     ctx.globalAlpha = mark.alpha;
-    const finite = [];
-    for (let i = 0; i < n; i++) if (Number.isFinite(at(high, i)) && Number.isFinite(at(low, i))) finite.push(i);
-    const m = finite.length;
-    trace(ctx, 2 * m, (j) => X(x[finite[j < m ? j : 2 * m - 1 - j]]),
-      (j) => Y(j < m ? at(high, finite[j]) : at(low, finite[2 * m - 1 - j])));
-    ctx.fill();
+    const stands = (i) => [x[i], at(low, i), at(high, i)].every(Number.isFinite);
+    for (let i = 0, j; i < n; i = j + 1) { // a polygon for each stretch without NaN: there along the top, back along the bottom
+      for (j = i; j < n && stands(j); ) j++;
+      const m = j - i;
+      trace(ctx, 2 * m, (k) => X(x[k < m ? i + k : j - 1 - (k - m)]),
+        (k) => Y(k < m ? at(high, i + k) : at(low, j - 1 - (k - m))));
+      ctx.fill();
+    }
   },
   points({ ctx, mark, X, Y, get, unit }) {
     const x = get(mark.x), y = get(mark.y), size = get(mark.size);
     ctx.globalAlpha = mark.alpha;
     ctx.setLineDash([]);
     for (let i = 0; i < x.length; i++) {
-      const px = X(x[i]), py = Y(y[i]), r = at(size, i) * Math.max(unit, 0.7);
+      const px = X(x[i]), py = Y(at(y, i)), r = at(size, i) * Math.max(unit, 0.7);
       if (![px, py, r].every(Number.isFinite)) continue;
       ctx.beginPath();
       if (mark.shape === "circle") { ctx.arc(px, py, r, 0, 2 * Math.PI); ctx.fill(); }
@@ -364,12 +372,16 @@ function fill(template, values) {
     if (typeof value === "string") return value;
     const number = Number(typeof value === "object" ? value[0] : value);
     if (!Number.isFinite(number)) return "n/a";
-    form = form || (Number.isInteger(number) ? "d" : ".6g");
-    const digits = Number((form.match(/\.(\d+)/) ?? [0, 0])[1]);
-    const text = form === "d" ? String(Math.round(number)) : form.endsWith("f") ? number.toFixed(digits)
-      : String(Number(number.toPrecision(digits)));
-    return ((form.startsWith("+") && !text.startsWith("-") ? "+" : "") + text).replace("-", "−");
+    form ||= Number.isInteger(number) ? "d" : "";
+    const text = form === "d" ? String(Math.sign(number) * Math.round(Math.abs(number)))
+      : form ? (number + 0).toFixed(Number(form.match(/\d+/)[0])) : sixDigits(number);
+    return ((form.startsWith("+") && !text.startsWith("-") ? "+" : "") + text).replaceAll("-", "−");
   });
+}
+function sixDigits(number) { // as Python's .6g
+  const [digits, power] = number.toExponential(5).split("e");
+  if (power >= -4 && power < 6) return String(Number(number.toPrecision(6)));
+  return `${Number(digits)}e${power[0]}${power.slice(1).padStart(2, "0")}`;
 }
 
 // ---- without a kernel ----------------------------------------------------------------------------------------------
@@ -390,18 +402,18 @@ class StaticModel {
     for (const callback of this.listeners["change:frame"] ?? []) callback();
   }
   answer() {
-    return { arrays: Object.assign({}, ...this.functions.map((f) => f(this.state.params))) };
+    return { at: this.state.params, arrays: Object.assign({}, ...this.functions.map((f) => f(this.state.params))) };
   }
 }
 
 // A packed array: row(i) reads one row, either plain or as 16-bit steps between the row's ends.
 function unpack(packed, buffer) {
   const { rows, columns } = packed;
-  if ("f4" in packed) {
-    const all = new Float32Array(buffer, packed.f4, rows * columns);
+  if ("f8" in packed) {
+    const all = new Float64Array(buffer, packed.f8, rows * columns);
     return (i, into, weight) => { for (let j = 0; j < columns; j++) into[j] += weight * all[i * columns + j]; };
   }
-  const ends = new Float32Array(buffer, packed.range, 2 * rows), steps = new Uint16Array(buffer, packed.u2, rows * columns);
+  const ends = new Float64Array(buffer, packed.range, 2 * rows), steps = new Uint16Array(buffer, packed.u2, rows * columns);
   return (i, into, weight) => {
     const low = ends[i], scale = ends[rows + i] / 65534;
     for (let j = 0; j < columns; j++) {

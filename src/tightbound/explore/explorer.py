@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from tightbound import figures
-from tightbound.explore.controls import Choice, Control, Toggle
+from tightbound.explore.controls import Choice, Control, Point, Toggle
 from tightbound.explore.lattice import Function, Packer
-from tightbound.explore.marks import Mark, fill
+from tightbound.explore.marks import Mark, Text, fill
 
 STATIC = "TIGHTBOUND_STATIC"  # set while the book is built
 SOURCE = Path(__file__).with_name("explorer.js")
@@ -42,7 +42,8 @@ class Explorer:
     In a kernel, `explorer.widget` is an ipywidgets widget like any other; its `params` can be set, linked and observed.
 
     Raises:
-        ValueError: for a mark that draws an unknown array, a function of unknown controls, or missing alt text.
+        ValueError: for a mark that draws an unknown array, arrays that do not fit it, a function of unknown controls, an
+            array named like a control or returned twice, a readout of an unknown name, or missing alt text.
     """
 
     def __init__(self, functions: Sequence[Callable], controls: Mapping[str, Control], figure: Callable, marks: Sequence[Mark],
@@ -50,18 +51,27 @@ class Explorer:
         if not alt.strip():
             raise ValueError("an explorer needs alt text that says what it shows")
         self.controls, self.marks, self.title = dict(controls), list(marks), title
-        self.functions = [f if isinstance(f, Function) else Function(f, self.controls) for f in functions]
+        self.functions = [f if isinstance(f, Function) else Function(f) for f in functions]
         self.alt, self.readout = " ".join(alt.split()), list(readout)
-        self._figure = Function(figure, self.controls)
+        self._figure = Function(figure)
+        self.start = {name: control.value for name, control in self.controls.items()}
+        self._check()
+
+    def _check(self) -> None:
+        for function in [*self.functions, self._figure]:
+            function.check(self.controls)
         for name in self._figure.inputs:
             if not isinstance(self.controls[name], (Choice, Toggle)):
                 raise ValueError(f"the figure may depend on drop-downs and toggles, but {name!r} is neither")
-        self.start = {name: control.value for name, control in self.controls.items()}
         first = self.frame()
-        missing = [name for mark in self.marks for name in mark.arrays() if name not in first]
-        if missing:
-            raise ValueError(f"marks draw {missing}, but the functions return {sorted(set(first) - set(self.controls))}")
-        for template in self.readout:
+        arrays = [name for function in self.functions for name in function(self.start)]
+        if repeated := sorted(name for name in first if [*arrays, *self.controls].count(name) > 1):
+            raise ValueError(f"{repeated} name more than one array or control: give each its own name")
+        for mark in self.marks:
+            if missing := [name for name in mark.arrays() if name not in arrays]:
+                raise ValueError(f"marks draw {missing}, but the functions return {sorted(arrays)}")
+            mark.check(first)
+        for template in [*self.readout, *(mark.text for mark in self.marks if isinstance(mark, Text))]:
             fill(template, first)
 
     def frame(self, **values) -> dict[str, object]:
@@ -98,7 +108,11 @@ class Explorer:
         return found
 
     def _drawn(self, at: Mapping[str, object]):
-        fig = self._figure.compute(**{name: at[name] for name in self._figure.inputs})
+        fig = self._figure.compute(*(at[name] for name in self._figure.inputs))
+        for thing in [*self.marks, *(control for control in self.controls.values() if isinstance(control, Point))]:
+            if not 0 <= thing.axes < len(fig.axes):
+                raise ValueError(f"{thing.label or type(thing).__name__!r} lives in axes {thing.axes}, but the figure has "
+                                 f"only {len(fig.axes)}, counted from 0")
         fig.draw_without_rendering()
         fig.set_layout_engine("none")  # so that axes stay where the marks expect them
         return fig
@@ -133,10 +147,11 @@ class Explorer:
         packer = Packer()
         functions = [function.pack(self.controls, packer) for function in self.functions]
         spec = json.dumps({**self.spec, "functions": functions, "data": packer.text()}, allow_nan=False,
-                          separators=(",", ":")).replace("</", "<\\/")
+                          separators=(",", ":")).replace("<", "\\u003c")  # so that nothing in it ends the script
         still = figures.svg(self.picture(), f"{self.id}s")
+        title = f'<p class="tb-title">{html.escape(self.title)}</p>' if self.title else ""
         lines = "".join(f"<p>{html.escape(fill(template, self.frame()))}</p>" for template in self.readout)
-        return (f'<div class="tb tb-explorer" id="{self.id}"><style>{self.spec["css"]}</style>'
+        return (f'<div class="tb tb-explorer" id="{self.id}"><style>{self.spec["css"]}</style>{title}'
                 f'<figure class="tb-still" role="img" aria-label="{html.escape(self.alt)}">{still}</figure>{lines}</div>'
                 f'<script type="application/json" id="{self.id}-spec">{spec}</script>'
                 f'<script type="module">{SOURCE.read_text()}\nboot("{self.id}");</script>')
@@ -160,11 +175,15 @@ class Explorer:
 
 
 def answer(explorer: Explorer, params: Mapping[str, object]) -> dict:
-    """The frame at `params` as the widget sends it: arrays as bytes; or, where Python raised, the error's last line."""
+    """The frame at `params` as the widget sends it: arrays as bytes; or, where Python raised, the error's last line.
+
+    It says `at` which parameters it answers: so no two answers are equal, and none is taken for old news and not sent.
+    """
     try:
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in params.items()}
         frame = explorer.frame(**values)
-        return {"arrays": {name: {"shape": array.shape, "data": np.ascontiguousarray(array, dtype="<f8").tobytes()}
-                           for name, array in frame.items() if name not in explorer.controls}}
+        return {"at": dict(params), "arrays": {
+            name: {"shape": array.shape, "data": np.ascontiguousarray(array, dtype="<f8").tobytes()}
+            for name, array in frame.items() if name not in explorer.controls}}
     except Exception as error:  # a student's function may raise anything: the picture says so and stays alive
-        return {"error": traceback.format_exception_only(error)[-1].strip()}
+        return {"at": dict(params), "error": traceback.format_exception_only(error)[-1].strip()}

@@ -22,7 +22,10 @@ class ExplorerWidget(anywidget.AnyWidget):
 
     @traitlets.validate("params")
     def _whole(self, proposal):
-        """Parameters left out keep their value, and unknown ones are refused by `Explorer.frame`."""
+        """Parameters left out keep their value; unknown ones are refused."""
+        unknown = set(proposal["value"]) - set(self._explorer.start)
+        if unknown:
+            raise ValueError(f"no control is called {sorted(unknown)}: there are {list(self._explorer.start)}")
         return {**self._explorer.start, **self.params, **proposal["value"]}
 
     @traitlets.observe("params")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from decimal import ROUND_HALF_UP, Decimal, localcontext
 
 import matplotlib as mpl
 import numpy as np
@@ -21,42 +22,79 @@ Data = str | Sequence[float] | np.ndarray | float
 def fill(template: str, values: Mapping[str, object]) -> str:
     """A template like ``"gap {gap:+.3f} nats"`` with numbers put in, exactly as the page does it.
 
-    Formats: ``{name}`` as it is, ``{name:d}`` an integer, ``{name:.3f}`` and ``{name:+.3f}`` decimals. A number that is
-    not finite reads "n/a", and a minus is a minus sign.
+    Formats: ``{name}`` as it is (to six digits), ``{name:d}`` an integer, ``{name:.3f}`` and ``{name:+.3f}`` decimals,
+    halves rounded away from zero. A number that is not finite reads "n/a", and a minus is a minus sign.
+
+    Raises:
+        ValueError: for a name that has no value, or another format.
     """
     def one(match: re.Match) -> str:
-        value = values[match[1]]
-        if isinstance(value, str):
-            return value
-        number = float(np.asarray(value).reshape(-1)[0])
-        if not np.isfinite(number):
-            return "n/a"
-        form = match[2] or ("d" if number == int(number) else ".6g")
-        return (f"{round(number):d}" if form == "d" else f"{number:{form}}").replace("-", "−")
+        name, form = match[1], match[2] or ""
+        if name not in values:
+            raise ValueError(f"{template!r} names {name!r}, but there are only {sorted(values)}")
+        if not re.fullmatch(r"d|\+?\.\d+f|", form):
+            raise ValueError(f"{template!r} has the format {form!r}: use {{{name}}}, {{{name}:d}}, {{{name}:.3f}} or "
+                             f"{{{name}:+.3f}}")
+        value = values[name]
+        return value if isinstance(value, str) else _digits(float(np.asarray(value).reshape(-1)[0]), form)
 
     return re.sub(r"\{(\w+)(?::([^}]*))?\}", one, template)
 
 
+def _digits(number: float, form: str) -> str:
+    if not np.isfinite(number):
+        return "n/a"
+    with localcontext(rounding=ROUND_HALF_UP):  # a browser's rounding; Python's own takes halves to the even digit
+        if form == "d" or not form and number == int(number):
+            text = f"{int(Decimal(number).to_integral_value()):d}"
+        elif form:
+            text = f"{Decimal(number + 0.0):{form}}"  # + 0.0 takes the sign off a zero
+        else:
+            text = f"{float(f'{Decimal(number):.5e}'):.6g}"
+    return text.replace("-", "−")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """What all marks share: the axes they live in, their colour role, and their words in the legend."""
+    """What all marks share: the axes they live in, their colour role, and their words in the legend.
+
+    Raises:
+        ValueError: for an unknown role.
+    """
 
     axes: int = 0
     role: str = "approximation"
     label: str = ""
+    DATA = ()  # which fields hold arrays
+
+    def __post_init__(self):
+        colour(self.role)
 
     def spec(self) -> dict:
-        colour(self.role)
+        """What the page is told: names of arrays stay names, arrays that never change go along."""
         own = {field.name: getattr(self, field.name) for field in fields(self)}
         return {"type": type(self).__name__.lower(), **{
-            key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in own.items()}}
+            key: _constant(value) if key in self.DATA and not isinstance(value, str) else value for key, value in own.items()}}
 
     def arrays(self) -> list[str]:
         """The names of the arrays that this mark draws."""
-        return [value for field in fields(self) if field.name in self.DATA
-                for value in [getattr(self, field.name)] if isinstance(value, str)]
+        return [data for data in (getattr(self, name) for name in self.DATA) if isinstance(data, str)]
 
-    DATA = ()
+    def check(self, frame: Mapping) -> None:
+        """Raises ValueError where the arrays of a frame do not fit this mark."""
+        shapes = {name: _get(frame, getattr(self, name)).shape for name in self.DATA}
+        if not self._fits(shapes):
+            raise ValueError(f"{type(self).__name__} cannot draw arrays of the shapes {shapes}")
+
+    def _fits(self, shapes: Mapping[str, tuple]) -> bool:
+        """Arrays of one dimension and one length, beside them single numbers."""
+        lengths = {shape for shape in shapes.values() if shape not in ((), (1,))}
+        return len(lengths) <= 1 and all(len(shape) == 1 for shape in lengths)
+
+
+def _constant(data: Data) -> dict:
+    array = np.asarray(data, dtype=float)
+    return {"shape": array.shape, "data": [v if np.isfinite(v) else None for v in array.reshape(-1).tolist()]}
 
 
 def _get(frame: Mapping, data: Data) -> np.ndarray:
@@ -96,7 +134,11 @@ class Area(Mark):
 
 @dataclass(frozen=True, kw_only=True)
 class Points(Mark):
-    """Points (x_i, y_i) of radius `size` in pixels (a number, or an array of them); shape: circle, square or cross."""
+    """Points (x_i, y_i) of radius `size` in pixels (a number, or an array of them); shape: circle, square or cross.
+
+    Raises:
+        ValueError: for another shape.
+    """
 
     x: Data
     y: Data
@@ -104,9 +146,15 @@ class Points(Mark):
     shape: str = "circle"
     alpha: float = 0.8
     DATA = ("x", "y", "size")
+    SHAPES = {"circle": "o", "square": "s", "cross": "x"}
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.shape not in self.SHAPES:
+            raise ValueError(f"unknown shape of points {self.shape!r}: choose one of {', '.join(self.SHAPES)}")
 
     def draw(self, ax, frame):
-        style = {"circle": "o", "square": "s", "cross": "x"}[self.shape]
+        style = self.SHAPES[self.shape]
         ax.scatter(_get(frame, self.x), _get(frame, self.y), s=(1.6 * _get(frame, self.size)) ** 2, c=colour(self.role),
                    marker=style, alpha=self.alpha, **({} if style == "x" else {"linewidths": 0}))
 
@@ -125,16 +173,18 @@ class Arrows(Mark):
     def draw(self, ax, frame):
         x, y, dx, dy = (np.atleast_1d(_get(frame, data)) for data in (self.x, self.y, self.dx, self.dy))
         for i in range(len(x)):
-            if np.isfinite([x[i], y[i], dx[i], dy[i]]).all():
-                ax.annotate("", (x[i] + dx[i], y[i] + dy[i]), (x[i], y[i]),
-                            arrowprops={"arrowstyle": "-|>", "color": colour(self.role), "lw": self.width})
+            ends = np.array([[x[i], y[i]], [x[i] + dx[i], y[i] + dy[i]]])
+            if np.isfinite(ends).all() and np.ptp(ax.transData.transform(ends), 0).max() > 1:  # longer than a pixel
+                ax.annotate("", ends[1], ends[0], arrowprops={"arrowstyle": "-|>", "color": colour(self.role),
+                                                              "lw": self.width, "shrinkA": 0, "shrinkB": 0})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ellipse(Mark):
     """Ellipses of a plane Gaussian: mean (2,), covariance (2, 2), at `radii` standard deviations.
 
-    On a logarithmic axis the Gaussian lives in the logarithm of that coordinate.
+    On a logarithmic axis the Gaussian lives in the logarithm of that coordinate. A covariance that is not positive
+    definite draws nothing.
     """
 
     mean: Data
@@ -143,9 +193,12 @@ class Ellipse(Mark):
     width: float = 2.0
     DATA = ("mean", "covariance")
 
+    def _fits(self, shapes):
+        return shapes == {"mean": (2,), "covariance": (2, 2)}
+
     def draw(self, ax, frame):
-        mean, covariance = _get(frame, self.mean), _get(frame, self.covariance).reshape(2, 2)
-        if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        mean, covariance = _get(frame, self.mean), _get(frame, self.covariance)
+        if not (np.isfinite(mean).all() and np.isfinite(covariance).all() and np.linalg.eigvalsh(covariance)[0] > 0):
             return
         turn = np.linspace(0, 2 * np.pi, 97)
         circle = np.linalg.cholesky(covariance) @ np.stack([np.cos(turn), np.sin(turn)])
@@ -158,7 +211,11 @@ class Ellipse(Mark):
 
 @dataclass(frozen=True, kw_only=True)
 class HeatMap(Mark):
-    """A scalar field z (rows, columns) over extent (x0, x1, y0, y1), row 0 at y0; coloured between `low` and `high`."""
+    """A scalar field z (rows, columns) over extent (x0, x1, y0, y1), row 0 at y0; coloured between `low` and `high`.
+
+    Raises:
+        ValueError: for low not below high, or a palette that matplotlib does not know.
+    """
 
     z: Data
     extent: Sequence[float]
@@ -167,6 +224,16 @@ class HeatMap(Mark):
     palette: str = "cividis"
     alpha: float = 1.0
     DATA = ("z",)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.low < self.high:
+            raise ValueError(f"a heat map is coloured from low up to high, got low {self.low} and high {self.high}")
+        if self.palette not in mpl.colormaps:
+            raise ValueError(f"matplotlib knows no palette {self.palette!r}; it has cividis, viridis, magma, RdBu and others")
+
+    def _fits(self, shapes):
+        return len(shapes["z"]) == 2
 
     def spec(self) -> dict:
         steps = mpl.colormaps[self.palette](np.linspace(0, 1, 33))[:, :3]
@@ -185,6 +252,9 @@ class Image(Mark):
     extent: Sequence[float]
     DATA = ("z",)
 
+    def _fits(self, shapes):
+        return len(shapes["z"]) == 2 or len(shapes["z"]) == 3 and shapes["z"][2] == 3
+
     def draw(self, ax, frame):
         ax.imshow(_get(frame, self.z).clip(0, 1), extent=self.extent, origin="upper", aspect="auto", cmap="gray",
                   vmin=0, vmax=1, interpolation="nearest", zorder=0)
@@ -192,7 +262,7 @@ class Image(Mark):
 
 @dataclass(frozen=True, kw_only=True)
 class Text(Mark):
-    """A line of text at (x, y), a template as `fill` takes it."""
+    """A line of text at (x, y), a template as `fill` takes it; aligned left, center or right."""
 
     x: Data
     y: Data

@@ -1,0 +1,2 @@
+def setup(app):
+    app.add_css_file("book.css")
