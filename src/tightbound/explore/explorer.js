@@ -468,7 +468,8 @@ function network({ inputs, output, shape, layers }, buffer) {
 }
 
 async function boot(id) {
-  const el = document.getElementById(id), spec = JSON.parse(document.getElementById(`${id}-spec`).textContent);
+  const el = document.querySelector(`#${id}:not([data-live])`), spec = JSON.parse(document.getElementById(`${id}-spec`).textContent);
+  el.dataset.live = ""; // so that the same explorer can stand twice on a page
   const bytes = Uint8Array.from(atob(spec.data), (c) => c.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   render({ model: new StaticModel(spec, await new Response(stream).arrayBuffer()), el });
