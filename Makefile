@@ -1,4 +1,4 @@
-# Each target makes the environment first, if need be. `make PYTHON=python3.12` names the Python it is made with.
+# Each target makes the environment first, if need be; PYTHON names the Python that it is made with.
 .PHONY: help environment book lab test bench assignments grade outputs requirements clean
 PYTHON ?= python3
 PY = .venv/bin/python
@@ -8,7 +8,7 @@ help:  ## list these targets
 
 environment:  ## make .venv with all packages (all others call it; instant once done)
 	@command -v "$(PYTHON)" >/dev/null || { echo "$(PYTHON) is not on PATH: install Python 3.11 or newer" \
-	  "(Debian, Ubuntu: apt install python3 python3-venv) or name yours (make PYTHON=/path/to/python3)." >&2; exit 1; }
+	  "(Debian, Ubuntu: apt install python3 python3-venv) or name yours (make PYTHON=python3.12)." >&2; exit 1; }
 	@"$(PYTHON)" tools/environment.py
 
 book: environment  ## build the book and open it
@@ -20,7 +20,7 @@ lab: environment  ## open JupyterLab on the chapters
 test: export OMP_NUM_THREADS = 1
 test: environment  ## build the book, then test the package, the chapters and the pages
 	$(PY) tools/book.py --no-open
-	$(PY) -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env
+	$(PY) -m pytest tests index.ipynb chapters --nbval-lax --nbval-current-env -n 2 --dist loadscope
 
 bench: environment  ## run the races: ours beside its peers
 	@for race in benchmarks/*.py; do echo "== $$race"; $(PY) "$$race" || exit 1; done
@@ -29,7 +29,7 @@ assignments: environment  ## write the students' copies of the exercises
 	$(PY) tools/classroom.py assignments
 
 grade: environment  ## mark a folder of submissions: make grade SUBMISSIONS=folder
-	$(PY) tools/classroom.py grade "$(SUBMISSIONS)"
+	$(PY) tools/classroom.py grade "$(or $(SUBMISSIONS),$(error say which: make grade SUBMISSIONS=folder))"
 
 outputs: environment  ## run the chapters again and store their text outputs
 	$(PY) tools/notebooks.py
@@ -40,8 +40,8 @@ requirements: environment  ## pin all packages anew: pyproject.toml -> requireme
 	  --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --annotation-style=line \
 	  --output-file=_build/requirements.txt $(if $(UPGRADE),--upgrade) pyproject.toml
 	@# Which build of torch (CPU, CUDA) is each machine's own affair.
-	sed -E '/^(cuda|nvidia|triton)/d; s/^(torch==[0-9.]+)[^ ]*/\1/' _build/requirements.txt > requirements.txt.new
-	mv requirements.txt.new requirements.txt
+	sed -E '/^(cuda|nvidia|triton)/d; s/^(torch==[0-9.]+)[^ ]*/\1/' _build/requirements.txt > _build/pins.txt
+	mv _build/pins.txt requirements.txt
 
 clean:  ## remove all that was built, but not .venv
 	rm -rf _build .pytest_cache .hypothesis

@@ -15,11 +15,12 @@ import sys
 import tempfile
 import tomllib
 import zipfile
-from importlib.metadata import version
+from importlib.metadata import metadata, version
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -342,7 +343,8 @@ def test_make_without_python():
 
 def test_readme_names_what_exists():
     text = (ROOT / "README.md").read_text()
-    assert set(re.findall(r"make ([a-z]+)\b", text)) - {"environment"} == targets() - {"help", "environment"}
+    named = re.findall(r"(?:`|^    )make ([a-z]+)\b", text, re.MULTILINE)
+    assert set(named) == targets() - {"help"}
     for name in re.findall(r"\]\(([^):]+)\)", text):
         assert (ROOT / name).is_file(), f"README.md shows {name}"
     for name in re.findall(r"^\| [^|]+ \| `(\S+/\S+)` \|$", text, re.MULTILINE):
@@ -393,6 +395,13 @@ def test_pins_are_those_installed():
     """The tests run in the environment that requirements.txt describes, whichever the build of torch."""
     differ = {name: version(name) for name in pinned() if version(name).split("+")[0] != pinned()[name]}
     assert not differ, "make environment brings them back"
+
+
+def test_pins_take_the_oldest_python():
+    """Pinned under one Python 3.11, they are to install under all, Debian's 3.11.2 among them."""
+    oldest = PYPROJECT["project"]["requires-python"].removeprefix(">=") + ".0"
+    asking = {name: metadata(name)["Requires-Python"] or "" for name in pinned()}
+    assert not {name: asked for name, asked in asking.items() if not SpecifierSet(asked).contains(oldest)}
 
 
 def test_pins_work_on_any_machine():

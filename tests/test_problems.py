@@ -155,7 +155,7 @@ def test_data_live_where_they_are_sent(build):
 # The coin
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 40), st.integers(0, 40), st.floats(0.1, 50), st.floats(0.1, 50),
        st.sampled_from(["logit", "p"]))
 def test_coin_by_predicting_flip_after_flip(heads, tails, a, b, coordinate):

@@ -108,7 +108,7 @@ def make_environment(root):
             return
         if not is_usable(root):
             create(root, log)
-        print("Filling .venv with the packages of requirements.txt (once; a few minutes).", flush=True)
+        print("Filling .venv with the packages of requirements.txt (the first time: a few minutes).", flush=True)
         pip(root, ["install", "-r", "requirements.txt"], log)
         pip(root, ["install", "--no-deps", "--no-build-isolation", "--editable", "."], log)
         write_stamp(root, fingerprint(root))

@@ -147,7 +147,8 @@ def _edge(problem: Problem, box: Tensor, i: int, side: int, num_points: int) -> 
 
     if not empty(outside) or empty(inside):
         return outside
-    while (middle := 0.5 * (outside + inside)) not in (outside, inside):
+    for _ in range(60):
+        middle = 0.5 * (outside + inside)
         outside, inside = (middle, inside) if empty(middle) else (outside, middle)
     return inside
 

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-#: role -> (colour on light ground, colour on dark ground). Contrast with its ground is at least 3 to 1 (text: 4.5 to 1).
+#: role -> (colour on light ground, colour on dark ground). Contrast with its ground is at least 3 to 1 (text: 4.5 to 1),
+#: but for "faint", for grids, which carries no meaning.
 PALETTE = {
     "ink": ("#1f2328", "#e6e6e6"),
     "truth": ("#4a4f55", "#c3c9d0"),

@@ -71,6 +71,7 @@ class Problem:
 
         Args:
             log_joint: a function of the latents by name, each (...) or, for a vector of size k, (..., k); returns (...).
+                Give distributions double-precision parameters: torch's Gamma rounds to the precision of its own.
             supports: the support of each latent, ``{"mu": real, "tau": positive}``; a vector is ``(real, 8)``.
         """
         sizes = {key: (value[1] if isinstance(value, tuple) else None) for key, value in supports.items()}

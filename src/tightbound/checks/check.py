@@ -72,7 +72,7 @@ class Check:
         """
         found = self.diagnose(function, seed=seed)
         if found is not None:
-            raise CheckFailed(f"{self.name}: {found[1]}\nStuck? {len(self.hints.texts)} hints: the check's `.hints`")
+            raise CheckFailed(f"{self.name}: {found[1]}\nStuck? The `hints` of this check open one by one.")
         print(f"✓ {self.name}: right, on {self.num_instances} fresh instances")
 
     def diagnose(self, function: Callable, *, seed: int | None = None) -> tuple[str, str] | None:

@@ -264,22 +264,23 @@ function trace(ctx, n, x, y) { // a path through points; one that is not finite 
 }
 // A mark's array that never changes: numbers with their shape, null where one is not finite.
 const constant = ({ shape, data }) => Object.assign(Float64Array.from(data, (v) => v ?? NaN), { shape });
-const at = (array, i) => array[array.length === 1 ? 0 : i];
+const at = (array, i) => array[array.length === 1 ? 0 : i]; // a single number stands for as many as there are
+const longest = (...arrays) => Math.max(...arrays.map((array) => array.length));
 
 const PAINTERS = {
   line({ ctx, mark, X, Y, get }) {
     const x = get(mark.x), y = get(mark.y);
-    trace(ctx, Math.max(x.length, y.length), (i) => X(at(x, i)), (i) => Y(at(y, i)));
+    trace(ctx, longest(x, y), (i) => X(at(x, i)), (i) => Y(at(y, i)));
     ctx.stroke();
   },
   area({ ctx, mark, X, Y, get }) {
-    const x = get(mark.x), low = get(mark.low), high = get(mark.high), n = x.length;
+    const x = get(mark.x), low = get(mark.low), high = get(mark.high), n = longest(x, low, high);
     ctx.globalAlpha = mark.alpha;
-    const stands = (i) => [x[i], at(low, i), at(high, i)].every(Number.isFinite);
+    const stands = (i) => [x, low, high].every((array) => Number.isFinite(at(array, i)));
     for (let i = 0, j; i < n; i = j + 1) { // a polygon for each stretch without NaN: there along the top, back along the bottom
       for (j = i; j < n && stands(j); ) j++;
       const m = j - i;
-      trace(ctx, 2 * m, (k) => X(x[k < m ? i + k : j - 1 - (k - m)]),
+      trace(ctx, 2 * m, (k) => X(at(x, k < m ? i + k : j - 1 - (k - m))),
         (k) => Y(k < m ? at(high, i + k) : at(low, j - 1 - (k - m))));
       ctx.fill();
     }
@@ -288,8 +289,8 @@ const PAINTERS = {
     const x = get(mark.x), y = get(mark.y), size = get(mark.size);
     ctx.globalAlpha = mark.alpha;
     ctx.setLineDash([]);
-    for (let i = 0; i < x.length; i++) {
-      const px = X(x[i]), py = Y(at(y, i)), r = at(size, i) * Math.max(unit, 0.7);
+    for (let i = 0; i < longest(x, y, size); i++) {
+      const px = X(at(x, i)), py = Y(at(y, i)), r = at(size, i) * Math.max(unit, 0.7);
       if (![px, py, r].every(Number.isFinite)) continue;
       ctx.beginPath();
       if (mark.shape === "circle") { ctx.arc(px, py, r, 0, 2 * Math.PI); ctx.fill(); }
@@ -301,10 +302,11 @@ const PAINTERS = {
     }
   },
   arrows({ ctx, mark, X, Y, get }) {
-    const [x, y, dx, dy] = [mark.x, mark.y, mark.dx, mark.dy].map(get);
+    const ends = [mark.x, mark.y, mark.dx, mark.dy].map(get);
     ctx.setLineDash([]);
-    for (let i = 0; i < x.length; i++) {
-      const [px, py, qx, qy] = [X(x[i]), Y(y[i]), X(x[i] + dx[i]), Y(y[i] + dy[i])];
+    for (let i = 0; i < longest(...ends); i++) {
+      const [x, y, dx, dy] = ends.map((array) => at(array, i));
+      const [px, py, qx, qy] = [X(x), Y(y), X(x + dx), Y(y + dy)];
       if (![px, py, qx, qy].every(Number.isFinite)) continue;
       const turn = Math.atan2(qy - py, qx - px), head = Math.min(9, Math.hypot(qx - px, qy - py));
       ctx.beginPath(); ctx.moveTo(px, py); ctx.lineTo(qx, qy); ctx.stroke();

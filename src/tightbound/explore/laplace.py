@@ -16,7 +16,7 @@ FLIPS = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100, 200)
 
 def coin() -> Explorer:
     """The coin, with a flat prior: the exact joint density and Laplace's parabola, in p or in logit p."""
-    grids = {"p": np.linspace(0.0, 1.0, 201), "logit": np.linspace(-6.0, 6.0, 201)}
+    grids = {"p": np.linspace(0.0, 1.0, 201).clip(1e-9, 1 - 1e-9), "logit": np.linspace(-6.0, 6.0, 201)}
 
     def grid(coordinate):
         return {"z": grids[coordinate]}
@@ -28,19 +28,15 @@ def coin() -> Explorer:
     def curves(flips, heads, coordinate):
         problem = problems.coin(heads, flips - heads, a=1.0, b=1.0, coordinate=coordinate)
         z = torch.tensor(grids[coordinate]).unsqueeze(-1)
-        joint = problem.log_joint(z)
-        top = joint.max()
-        found = {"heads": heads, "exact": torch.exp(joint - top), "log_evidence": float(problem.log_evidence)}
+        joint, evidence = problem.log_joint(z), float(problem.log_evidence)
         try:
             expansion = laplace.expand(problem, _coin_mode(heads, flips, coordinate))
-            parabola = -expansion.energy - 0.5 * expansion.hessian[0, 0] * (z[:, 0] - expansion.at[0]) ** 2
-            estimate = expansion.log_evidence()
-            found |= {"gaussian": torch.exp(parabola - top)}
+            top, estimate = -expansion.energy, expansion.log_evidence()
+            gaussian = torch.exp(-0.5 * expansion.hessian[0, 0] * (z[:, 0] - expansion.at[0]) ** 2)
         except (ValueError, torch.linalg.LinAlgError):  # the mode lies on the edge: there is nothing to expand around
-            estimate = math.nan
-            found |= {"gaussian": np.full(len(z), math.nan)}
-        gap = found["log_evidence"] - estimate
-        return found | {"estimate": estimate, "gap": gap, "area": math.exp(-gap)}
+            top, estimate, gaussian = joint.max(), math.nan, np.full(len(z), math.nan)
+        return {"heads": heads, "exact": torch.exp(joint - top), "gaussian": gaussian, "log_evidence": evidence,
+                "estimate": estimate, "gap": evidence - estimate, "area": math.exp(estimate - evidence)}
 
     def figure(coordinate):
         fig, ax = figures.subplots(figsize=(6.4, 3.2))
@@ -75,13 +71,13 @@ def eight_schools() -> Explorer:
     """Eight schools in the plane: Laplace's Gaussian around a point that can be dragged, in log tau or in tau."""
     targets = {name: problems.eight_schools(coordinate=name) for name in ("log tau", "tau")}
     mode = laplace.approximate(targets["log tau"]).diagnostics["expansion"].at
-    start = (round(float(mode[0]), 3), round(math.exp(float(mode[1])), 3))
+    start = (round(float(mode[0]), 6), round(math.exp(float(mode[1])), 6))
     mu = np.unique([*np.linspace(-6, 15, 22), start[0]])
     tau = np.unique([*np.geomspace(0.5, 20, 22).round(3), start[1]])
 
     @lru_cache(maxsize=None)
     def at_stops(coordinate):
-        """The expansions at all stops, by one batch: a fiftieth of the time that they take one by one."""
+        """The expansions at all stops in one batch, which takes little longer than a single one."""
         points = [(x, y) for x in controls["point"].x for y in controls["point"].y]
         z = torch.tensor([latents(point, coordinate) for point in points], dtype=torch.float64)
         value, gradient = targets[coordinate].value_and_gradient(z)

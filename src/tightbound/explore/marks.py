@@ -101,6 +101,11 @@ def _get(frame: Mapping, data: Data) -> np.ndarray:
     return np.asarray(frame[data] if isinstance(data, str) else data, dtype=float)
 
 
+def _columns(frame: Mapping, *data: Data) -> list[np.ndarray]:
+    """Arrays of one length each, single numbers repeated."""
+    return np.broadcast_arrays(*(np.atleast_1d(_get(frame, one)) for one in data))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Line(Mark):
     """A line through (x_i, y_i), dashed as its role."""
@@ -112,7 +117,7 @@ class Line(Mark):
 
     def draw(self, ax, frame):
         dashes = DASHES.get(self.role, ())
-        ax.plot(_get(frame, self.x), _get(frame, self.y), color=colour(self.role), lw=self.width,
+        ax.plot(*_columns(frame, self.x, self.y), color=colour(self.role), lw=self.width,
                 **({"dashes": dashes} if dashes else {}))
 
 
@@ -127,9 +132,7 @@ class Area(Mark):
     DATA = ("x", "low", "high")
 
     def draw(self, ax, frame):
-        x = _get(frame, self.x)
-        ax.fill_between(x, np.broadcast_to(_get(frame, self.low).squeeze(), x.shape), _get(frame, self.high),
-                        color=colour(self.role), alpha=self.alpha, lw=0)
+        ax.fill_between(*_columns(frame, self.x, self.low, self.high), color=colour(self.role), alpha=self.alpha, lw=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,8 +158,9 @@ class Points(Mark):
 
     def draw(self, ax, frame):
         style = self.SHAPES[self.shape]
-        ax.scatter(_get(frame, self.x), _get(frame, self.y), s=(1.6 * _get(frame, self.size)) ** 2, c=colour(self.role),
-                   marker=style, alpha=self.alpha, **({} if style == "x" else {"linewidths": 0}))
+        x, y, size = _columns(frame, self.x, self.y, self.size)
+        ax.scatter(x, y, s=(1.6 * size) ** 2, c=colour(self.role), marker=style, alpha=self.alpha,
+                   **({} if style == "x" else {"linewidths": 0}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +175,7 @@ class Arrows(Mark):
     DATA = ("x", "y", "dx", "dy")
 
     def draw(self, ax, frame):
-        x, y, dx, dy = (np.atleast_1d(_get(frame, data)) for data in (self.x, self.y, self.dx, self.dy))
+        x, y, dx, dy = _columns(frame, self.x, self.y, self.dx, self.dy)
         for i in range(len(x)):
             ends = np.array([[x[i], y[i]], [x[i] + dx[i], y[i] + dy[i]]])
             if np.isfinite(ends).all() and np.ptp(ax.transData.transform(ends), 0).max() > 1:  # longer than a pixel

@@ -1,0 +1,216 @@
+"""A real Chromium for tests: pages that record what they complain of, and hands for an explorer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]
+INSIDE = ("file", "data", "blob", "about")
+
+
+def executable() -> str:
+    """The path of Chromium. Without one the test is skipped; in continuous integration (CI is set) it fails."""
+    for name in ("chromium", "/usr/bin/chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return found
+    told = "no browser: install Debian's chromium to run this test"
+    return pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
+
+
+@contextmanager
+def launch():
+    """A headless Chromium, ended at the end."""
+    path = executable()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Visit:
+    """A page, and what was seen of it: errors of its console and scripts, and requests to other machines."""
+
+    page: Page
+    console: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.page.on("console", lambda message: message.type == "error" and self.console.append(message.text))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", lambda request: is_outside(request.url) and self.outside.append(request.url))
+        self.page.on("websocket", lambda socket: is_outside(socket.url) and self.outside.append(socket.url))
+
+    def assert_clean(self) -> None:
+        assert not self.errors, self.errors
+        assert not self.console, self.console
+        assert not self.outside, self.outside
+
+
+def is_outside(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme not in INSIDE and parts.hostname != "127.0.0.1"
+
+
+@contextmanager
+def visit(browser: Browser, url: str = "about:blank", **options):
+    """A `Visit` of a page in a context of its own; `options` are those of `Browser.new_context`."""
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+    try:
+        seen = Visit(context.new_page())
+        if url != "about:blank":
+            seen.page.goto(url)
+        yield seen
+    finally:
+        context.close()
+
+
+def axe_violations(page: Page) -> list[str]:
+    """What axe-core calls serious or critical on the page, one line each."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page).response["violations"]
+    return [f"{v['id']} ({v['impact']}): {node['html'][:200]} {node['failureSummary']}"
+            for v in found if v["impact"] in ("serious", "critical") for node in v["nodes"]]
+
+
+# ---- explorers -----------------------------------------------------------------------------------------------------
+
+# What an explorer stands at: typed arrays as [shape, numbers], its controls' values, the words under it.
+SNAPSHOT = """root => {
+  const { frame, params } = root.explorer, values = {};
+  for (const [name, value] of Object.entries(frame))
+    values[name] = value instanceof Float64Array ? { shape: [...value.shape], data: [...value] } : value;
+  return { frame: values, params, readout: [...root.querySelectorAll(".tb-readout p")].map(p => p.textContent) };
+}"""
+IDLE = "root => new Promise(done => { const look = () => root.explorer.busy ? setTimeout(look, 2) : done(); look(); })"
+
+
+@dataclass
+class Snapshot:
+    frame: dict
+    params: dict
+    readout: list[str]
+
+
+class Hand:
+    """Moves an explorer of a page as a reader would, and reads what stands there."""
+
+    def __init__(self, root: Locator):
+        self.root, self.page = root, root.page
+        root.locator(".tb-stage canvas").wait_for()
+        self.spec = root.evaluate("root => root.explorer.spec")
+
+    def snapshot(self) -> Snapshot:
+        """The frame, arrays as NumPy, once no answer is under way."""
+        self.root.evaluate(IDLE)
+        found = self.root.evaluate(SNAPSHOT)
+        frame = {name: np.array(value["data"], dtype=float).reshape(value["shape"]) if isinstance(value, dict) else value
+                 for name, value in found["frame"].items()}
+        return Snapshot(frame, _tuples(found["params"]), found["readout"])
+
+    def control(self, name: str) -> list[Locator]:
+        """The input of a control; of a point, its two sliders."""
+        spec = self.spec["controls"][name]
+        labels = [f"{spec['label']}, {part}" for part in spec["names"]] if spec["type"] == "point" else [spec["label"]]
+        return [self.root.get_by_label(label, exact=True) for label in labels]
+
+    def sweep(self, name: str):
+        """Moves the control through all its stops by true key presses (a drop-down: by selecting), yielding a snapshot
+        at each; a point's x first, then its y."""
+        spec, inputs = self.spec["controls"][name], self.control(name)
+        if spec["type"] in ("slider", "point"):
+            for part, slider in zip(("x", "y") if spec["type"] == "point" else ("stops",), inputs):
+                slider.press("Home")
+                yield self.snapshot()
+                for _ in spec[part][1:]:
+                    self.page.keyboard.press("ArrowRight")
+                    yield self.snapshot()
+        elif spec["type"] == "choice":
+            for option in spec["stops"]:
+                inputs[0].select_option(option)
+                yield self.snapshot()
+        else:
+            for _ in range(2):
+                inputs[0].click()
+                yield self.snapshot()
+
+    def reset(self) -> None:
+        self.root.get_by_role("button", name="Reset").click()
+        self.root.evaluate(IDLE)
+
+    def ask(self, **values) -> Snapshot:
+        """Sets controls by the explorer's own door, for what no single hand movement reaches."""
+        self.root.evaluate("(root, values) => root.explorer.ask(values)", values)
+        return self.snapshot()
+
+    def picture(self) -> str:
+        """The canvas as a data URL: equal pictures, equal text."""
+        self.root.evaluate(IDLE)
+        return self.root.evaluate("root => root.querySelector('canvas').toDataURL()")
+
+    def ink(self) -> int:
+        """How many pixels of the canvas are drawn on."""
+        return self.root.evaluate("""root => { const c = root.querySelector('canvas');
+            const { data } = c.getContext('2d').getImageData(0, 0, c.width, c.height);
+            let n = 0; for (let i = 3; i < data.length; i += 4) n += data[i] > 0; return n; }""")
+
+    def drag(self, dx: float, dy: float, steps: int = 8) -> tuple[float, float]:
+        """Drags the handle by so many pixels; returns where the pointer stood, as fractions of the stage from its left
+        and from below."""
+        self.root.scroll_into_view_if_needed()
+        box, stage = self.root.locator(".tb-handle").bounding_box(), self.root.locator(".tb-stage").bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        self.page.mouse.move(x, y)
+        self.page.mouse.down()
+        self.page.mouse.move(x + dx, y + dy, steps=steps)
+        self.page.mouse.up()
+        self.root.evaluate(IDLE)
+        return (x + dx - stage["x"]) / stage["width"], 1 - (y + dy - stage["y"]) / stage["height"]
+
+
+def _tuples(params: dict) -> dict:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in params.items()}
+
+
+def assert_agrees(drawn: Snapshot, explorer, *, live: bool = False, steps_of: dict | None = None) -> None:
+    """What stands in the browser is what Python says at the same controls' values.
+
+    A kernel sends doubles. A page holds doubles in rows of up to 8 numbers, and else 16-bit steps of the row's range, so
+    that it may be wrong by half a step; `steps_of` gives the tolerance of a network's outputs.
+    """
+    from tightbound.explore.marks import fill
+
+    expected = explorer.frame(**drawn.params)
+    assert set(drawn.frame) == set(expected)
+    for name, value in expected.items():
+        found = drawn.frame[name]
+        if name in explorer.controls:
+            assert (tuple(found) if isinstance(found, list) else found) == value
+            continue
+        assert found.shape == value.shape, name
+        if live:
+            np.testing.assert_array_equal(found, value, err_msg=name)
+            continue
+        value = np.where(np.isfinite(value), value, np.nan)
+        np.testing.assert_allclose(found, value, rtol=0, atol=(steps_of or {}).get(name, half_a_step(value)),
+                                   equal_nan=True, err_msg=f"{name} at {drawn.params}")
+    assert drawn.readout == [fill(template, expected) for template in explorer.readout]
+
+
+def half_a_step(values: np.ndarray) -> float:
+    """How far a page's copy of a row may be off."""
+    if values.size <= 8 or np.isnan(values).all():
+        return 0.0
+    span = np.nanmax(values) - np.nanmin(values)
+    return 0.5 * span / 65534 * (1 + 1e-6) + 4e-16 * np.nanmax(np.abs(values))

@@ -1,0 +1,33 @@
+"""Fixtures that test files share."""
+
+from __future__ import annotations
+
+import pytest
+from browser import launch, visit
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless Chromium, one for each worker."""
+    with launch() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(chromium):
+    """Opens a page: ``open_page(url, **context_options)`` gives a `browser.Visit`. At the end of the test every page must
+    have been silent: no errors, and no request to another machine."""
+    opened = []
+
+    def open_it(url: str = "about:blank", **options):
+        context = visit(chromium, url, **options)
+        opened.append((context, context.__enter__()))
+        return opened[-1][1]
+
+    yield open_it
+    try:
+        for _, seen in opened:
+            seen.assert_clean()
+    finally:
+        for context, _ in opened:
+            context.__exit__(None, None, None)
