@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ class Visit:
 
     def __post_init__(self):
         self.page.on("console", lambda message: message.type == "error" and self.console.append(message.text))
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("pageerror", lambda error: self.errors.append(f"{error.message} {error.stack}"))
         self.page.on("request", lambda request: is_outside(request.url) and self.outside.append(request.url))
         self.page.on("websocket", lambda socket: is_outside(socket.url) and self.outside.append(socket.url))
 
@@ -64,8 +65,11 @@ def is_outside(url: str) -> bool:
 
 @contextmanager
 def visit(browser: Browser, url: str = "about:blank", **options):
-    """A `Visit` of a page in a context of its own; `options` are those of `Browser.new_context`."""
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+    """A `Visit` of a page in a context of its own; `options` are those of `Browser.new_context`.
+
+    Nothing plays by itself, unless `reduced_motion` says otherwise.
+    """
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", **options})
     try:
         seen = Visit(context.new_page())
         if url != "about:blank":
@@ -79,21 +83,29 @@ def axe_violations(page: Page) -> list[str]:
     """What axe-core calls serious or critical on the page, one line each."""
     from axe_playwright_python.sync_playwright import Axe
 
-    found = Axe().run(page).response["violations"]
+    found = Axe().run(page, options={"preload": False}).response["violations"]  # styles of a file are out of its reach
     return [f"{v['id']} ({v['impact']}): {node['html'][:200]} {node['failureSummary']}"
             for v in found if v["impact"] in ("serious", "critical") for node in v["nodes"]]
 
 
 # ---- explorers -----------------------------------------------------------------------------------------------------
 
-# What an explorer stands at: typed arrays as [shape, numbers], its controls' values, the words under it.
-SNAPSHOT = """root => {
-  const { frame, params } = root.explorer, values = {};
-  for (const [name, value] of Object.entries(frame))
-    values[name] = value instanceof Float64Array ? { shape: [...value.shape], data: [...value] } : value;
-  return { frame: values, params, readout: [...root.querySelectorAll(".tb-readout p")].map(p => p.textContent) };
+# Sets the controls to each of the given values in turn (none: leaves them) and tells what then stands there: arrays as
+# their shape and bytes, the controls' values, and the words under the picture.
+SNAPSHOTS = """async (root, places) => {
+  const found = [];
+  for (const place of places) {
+    root.explorer.ask(place);
+    while (root.explorer.busy) await new Promise(done => setTimeout(done, 2));
+    const { frame, params } = root.explorer, values = {};
+    for (const [name, value] of Object.entries(frame))
+      values[name] = !(value instanceof Float64Array) ? value : { shape: [...value.shape],
+        data: btoa(Array.from(new Uint8Array(value.buffer), byte => String.fromCharCode(byte)).join("")) };
+    found.push({ frame: values, params, readout: [...root.querySelectorAll(".tb-readout p")].map(p => p.textContent) });
+  }
+  return found;
 }"""
-IDLE = "root => new Promise(done => { const look = () => root.explorer.busy ? setTimeout(look, 2) : done(); look(); })"
+IDLE = "async root => { while (root.explorer.busy) await new Promise(done => setTimeout(done, 2)); }"
 
 
 @dataclass
@@ -113,11 +125,14 @@ class Hand:
 
     def snapshot(self) -> Snapshot:
         """The frame, arrays as NumPy, once no answer is under way."""
-        self.root.evaluate(IDLE)
-        found = self.root.evaluate(SNAPSHOT)
-        frame = {name: np.array(value["data"], dtype=float).reshape(value["shape"]) if isinstance(value, dict) else value
-                 for name, value in found["frame"].items()}
-        return Snapshot(frame, _tuples(found["params"]), found["readout"])
+        return self.ask({})[0]
+
+    def ask(self, *places: dict) -> list[Snapshot]:
+        """Sets controls by the explorer's own door, for what no single movement of a hand reaches; what then stands there,
+        at one place after the other."""
+        return [Snapshot({name: _array(value) for name, value in found["frame"].items()},
+                         {name: _tuple(value) for name, value in found["params"].items()}, found["readout"])
+                for found in self.root.evaluate(SNAPSHOTS, list(places))]
 
     def control(self, name: str) -> list[Locator]:
         """The input of a control; of a point, its two sliders."""
@@ -149,11 +164,6 @@ class Hand:
         self.root.get_by_role("button", name="Reset").click()
         self.root.evaluate(IDLE)
 
-    def ask(self, **values) -> Snapshot:
-        """Sets controls by the explorer's own door, for what no single hand movement reaches."""
-        self.root.evaluate("(root, values) => root.explorer.ask(values)", values)
-        return self.snapshot()
-
     def picture(self) -> str:
         """The canvas as a data URL: equal pictures, equal text."""
         self.root.evaluate(IDLE)
@@ -179,15 +189,21 @@ class Hand:
         return (x + dx - stage["x"]) / stage["width"], 1 - (y + dy - stage["y"]) / stage["height"]
 
 
-def _tuples(params: dict) -> dict:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in params.items()}
+def _array(value):
+    if not isinstance(value, dict):
+        return _tuple(value)
+    return np.frombuffer(base64.b64decode(value["data"]), "<f8").reshape(value["shape"])
 
 
-def assert_agrees(drawn: Snapshot, explorer, *, live: bool = False, steps_of: dict | None = None) -> None:
+def _tuple(value):
+    return tuple(value) if isinstance(value, list) else value
+
+
+def assert_agrees(drawn: Snapshot, explorer, *, live: bool = False, bounds: dict | None = None) -> None:
     """What stands in the browser is what Python says at the same controls' values.
 
     A kernel sends doubles. A page holds doubles in rows of up to 8 numbers, and else 16-bit steps of the row's range, so
-    that it may be wrong by half a step; `steps_of` gives the tolerance of a network's outputs.
+    that it may be wrong by half a step; `bounds` says how far a network's outputs may be off.
     """
     from tightbound.explore.marks import fill
 
@@ -196,15 +212,16 @@ def assert_agrees(drawn: Snapshot, explorer, *, live: bool = False, steps_of: di
     for name, value in expected.items():
         found = drawn.frame[name]
         if name in explorer.controls:
-            assert (tuple(found) if isinstance(found, list) else found) == value
+            assert found == value
             continue
         assert found.shape == value.shape, name
         if live:
             np.testing.assert_array_equal(found, value, err_msg=name)
             continue
         value = np.where(np.isfinite(value), value, np.nan)
-        np.testing.assert_allclose(found, value, rtol=0, atol=(steps_of or {}).get(name, half_a_step(value)),
-                                   equal_nan=True, err_msg=f"{name} at {drawn.params}")
+        np.testing.assert_array_equal(np.isnan(found), np.isnan(value), err_msg=name)
+        bound = (bounds or {}).get(name, half_a_step(value))
+        assert np.all(np.isnan(value) | (np.abs(found - value) <= bound)), f"{name} at {drawn.params}"
     assert drawn.readout == [fill(template, expected) for template in explorer.readout]
 
 

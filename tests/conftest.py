@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 from browser import launch, visit
+from hypothesis import settings
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -110,5 +110,6 @@ def trouble() -> Explorer:
         ax.set(xlim=(0, 1), ylim=(-1, 3))
         return fig
 
-    return Explorer([halves], {"n": Slider("n", range(9), 0)}, figure, [Line(x=[0, 0.5, 1], y="y")],
-                    alt="A level line, a quarter of n rounded down; at 2 there is none.", readout=["n = {n:d}, level {y:.1f}"])
+    return Explorer([halves], {"n": Slider("n", range(9), 0)}, figure, [Line(x=[0, 0.5, 1], y="y")], title="Trouble",
+                    alt="A level line, at a quarter of n rounded down; at 2 there is none.",
+                    readout=["n = {n:d}, level {y:.1f}"])

@@ -69,7 +69,8 @@ def test_an_apple_gpu_that_is_not_there_comes_with_a_remedy():
 
 
 def test_an_apple_gpu_has_no_double_precision(monkeypatch):
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)  # as torch answers on such a machine
+    # What torch answers on a machine that has one; the refusal itself needs none.
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     with pytest.raises(RuntimeError, match="'mps' has no double precision.*set TIGHTBOUND_DEVICE=cpu"):
         choose("mps", dtype=torch.float64)
     assert choose("mps").type == "mps"

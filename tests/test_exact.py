@@ -16,15 +16,21 @@ def gaussian(mean, cov, name="Gaussian"):
     mean, cov = torch.tensor(mean, dtype=torch.float64), torch.tensor(cov, dtype=torch.float64)
     precision = torch.linalg.inv(cov)
     volume = 0.5 * float(torch.logdet(2 * math.pi * cov))
-    return Problem(lambda z: -0.5 * torch.einsum("...i,ij,...j->...", z - mean, precision, z - mean), len(mean), name=name,
-                   log_evidence=volume)
+    return Problem(
+        lambda z: -0.5 * torch.einsum("...i,ij,...j->...", z - mean, precision, z - mean),
+        len(mean),
+        name=name,
+        log_evidence=volume,
+    )
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
 @pytest.mark.parametrize("shift", [0.0, 1000.0, -1000.0])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_quadrature_finds_a_gaussian_wherever_it_is(dim, shift, scale):
-    problem = gaussian([shift + 0.3 * i for i in range(dim)], np.diag([scale**2 * (1 + i) for i in range(dim)]))
+    problem = gaussian(
+        [shift + 0.3 * i for i in range(dim)], np.diag([scale**2 * (1 + i) for i in range(dim)])
+    )
     found = exact.quadrature(problem)
     assert float(found) == pytest.approx(float(problem.log_evidence), abs=1e-8)
     assert found.kind == "exact" and found.source == "quadrature" and found.standard_error is None
@@ -52,7 +58,9 @@ def test_quadrature_along_a_curved_ridge(problem):
 
 def test_quadrature_in_a_box():
     problem = Problem(lambda z: -(z.sum(-1)), 2, box=((0.0, 1.0), (0.0, 2.0)))
-    assert float(exact.quadrature(problem)) == pytest.approx(math.log((1 - math.exp(-1)) * (1 - math.exp(-2))), abs=1e-9)
+    assert float(exact.quadrature(problem)) == pytest.approx(
+        math.log((1 - math.exp(-1)) * (1 - math.exp(-2))), abs=1e-9
+    )
     half = exact.quadrature(gaussian([0.0], [[1.0]]), box=((0.0, 12.0),))
     assert float(half) == pytest.approx(0.5 * math.log(2 * math.pi) - math.log(2), abs=1e-9)
 
@@ -71,7 +79,9 @@ def test_find_box_reaches_the_ends_of_a_ridge():
 
 
 def test_find_box_ends_where_the_support_ends():
-    beyond = Problem(lambda z: torch.where((z >= 0.3).all(-1) & (z[..., 1] <= 7.1), -z.sum(-1), -torch.inf), 2)
+    beyond = Problem(
+        lambda z: torch.where((z >= 0.3).all(-1) & (z[..., 1] <= 7.1), -z.sum(-1), -torch.inf), 2
+    )
     (low, _), sides = exact.find_box(beyond)
     assert low == pytest.approx(0.3, abs=1e-14) and sides == pytest.approx((0.3, 7.1), abs=1e-14)
     expected = -0.3 + math.log(math.exp(-0.3) - math.exp(-7.1))
@@ -89,10 +99,15 @@ def test_posterior_means_also_where_they_are_zero():
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
-@pytest.mark.parametrize("log_joint", [lambda z: 0.0 * z.sum(-1), lambda z: z[..., 0], lambda z: -(z[..., 0] ** 2 + 1).log()],
-                         ids=["flat", "rising", "a Cauchy"])
+@pytest.mark.parametrize(
+    "log_joint",
+    [lambda z: 0.0 * z.sum(-1), lambda z: z[..., 0], lambda z: -(z[..., 0] ** 2 + 1).log()],
+    ids=["flat", "rising", "a Cauchy"],
+)
 def test_a_density_that_does_not_decay_is_named(dim, log_joint):
-    with pytest.raises(ValueError, match="'endless' does not decay: it may have no finite integral. Give the box"):
+    with pytest.raises(
+        ValueError, match="'endless' does not decay: it may have no finite integral. Give the box"
+    ):
         exact.quadrature(Problem(log_joint, dim, name="endless"))
 
 
@@ -112,16 +127,21 @@ def test_a_needle_in_a_haystack_is_no_answer():
     needle = gaussian([500.3], [[1e-4]], name="needle")
     with pytest.raises(RuntimeError, match="'needle'.*tighter box"):
         exact.quadrature(needle, box=((0.0, 1000.0),))
-    elsewhere = Problem(lambda z: torch.where(z[..., 0].abs() < 1, 0.0, -torch.inf).to(z), 1, name="elsewhere")
+    elsewhere = Problem(
+        lambda z: torch.where(z[..., 0].abs() < 1, 0.0, -torch.inf).to(z), 1, name="elsewhere"
+    )
     with pytest.raises(RuntimeError, match="'elsewhere' has no density"):
         exact.quadrature(elsewhere, box=((5.0, 6.0),))
 
 
-@pytest.mark.parametrize("problem", [funnel(2), gaussian([2.2, 2.2], [[1.0, -0.9999], [-0.9999, 1.0]], "thin")],
-                         ids=["funnel", "thin Gaussian"])
+@pytest.mark.parametrize(
+    "problem",
+    [funnel(2), gaussian([2.2, 2.2], [[1.0, -0.9999], [-0.9999, 1.0]], "thin")],
+    ids=["funnel", "thin Gaussian"],
+)
 def test_what_an_adaptive_rule_steps_over_is_noticed(problem):
     with pytest.raises(RuntimeError, match=f"'{problem.name}' steps over a part of the density"):
-        exact.quadrature(problem)
+        exact.quadrature(problem, rtol=1e-6)
 
 
 def test_a_tolerance_out_of_reach_is_no_answer():
@@ -137,10 +157,14 @@ def test_a_tolerance_out_of_reach_is_no_answer():
 @given(st.integers(1, 5), st.integers(1, 6), st.integers(1, 5000), st.integers(0, 1000))
 def test_enumeration_of_independent_sites(num_states, num_sites, batch, seed):
     """log sum_z exp(sum_i w[i, z_i]) = sum_i log sum_k exp(w[i, k]), whatever the batch."""
-    w = 3 * torch.randn(num_sites, num_states, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    w = 3 * torch.randn(
+        num_sites, num_states, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     if num_states**num_sites / batch > 200:
         batch = 1000
-    found = exact.enumeration(lambda z: w[torch.arange(num_sites), z].sum(-1), num_states, num_sites, batch=batch)
+    found = exact.enumeration(
+        lambda z: w[torch.arange(num_sites), z].sum(-1), num_states, num_sites, batch=batch
+    )
     assert float(found) == pytest.approx(float(w.logsumexp(1).sum()), abs=1e-10)
     assert found.kind == "exact" and found.source == "enumeration"
 
@@ -152,8 +176,13 @@ def test_enumeration_counts():
     assert float(none) == -math.inf
 
 
-@given(st.one_of(st.tuples(st.integers(max_value=0), st.integers(1, 5)), st.tuples(st.integers(1, 5), st.integers(max_value=0)),
-                 st.tuples(st.integers(2, 9), st.integers(35, 10**6))))
+@given(
+    st.one_of(
+        st.tuples(st.integers(max_value=0), st.integers(1, 5)),
+        st.tuples(st.integers(1, 5), st.integers(max_value=0)),
+        st.tuples(st.integers(2, 9), st.integers(35, 10**6)),
+    )
+)
 def test_enumeration_refuses_what_cannot_be_counted(sizes):
     with pytest.raises(ValueError, match="must have between 1 and 2\\^34 terms"):
         exact.enumeration(lambda z: z.sum(-1), *sizes)

@@ -44,7 +44,9 @@ def test_names_are_as_many_as_latents(dim, latents):
 
 @given(st.integers(1, 3), st.lists(st.tuples(st.floats(), st.floats()), max_size=4))
 def test_a_box_holds_finite_pairs_in_order(dim, box):
-    sound = len(box) == dim and all(math.isfinite(low) and math.isfinite(high) and low < high for low, high in box)
+    sound = len(box) == dim and all(
+        math.isfinite(low) and math.isfinite(high) and low < high for low, high in box
+    )
     if sound:
         assert gaussian(dim, box=tuple(box)).box == tuple(box)
     else:
@@ -57,7 +59,9 @@ def test_an_evidence_is_no_nan():
         gaussian(log_evidence=math.nan)
     assert gaussian(log_evidence=-1.5).log_evidence == Estimate(-1.5, "exact")
     assert gaussian().log_evidence is None and "unknown" in repr(gaussian())
-    with pytest.raises(ValueError, match="unknown kind of estimate 'guess': choose one of exact, lower bound"):
+    with pytest.raises(
+        ValueError, match="unknown kind of estimate 'guess': choose one of exact, lower bound"
+    ):
         Estimate(0.0, "guess")
 
 
@@ -82,13 +86,23 @@ def test_points_are_tensors(z):
             ask(z)
 
 
-@pytest.mark.parametrize("log_joint", [lambda z: -(z**2), lambda z: -(z**2).sum(), lambda z: -(z**2).sum(-1, keepdim=True),
-                                       lambda z: -(z**2).sum(0)], ids=["none", "all", "keepdim", "first"])
+@pytest.mark.parametrize(
+    "log_joint",
+    [
+        lambda z: -(z**2),
+        lambda z: -(z**2).sum(),
+        lambda z: -(z**2).sum(-1, keepdim=True),
+        lambda z: -(z**2).sum(0),
+    ],
+    ids=["none", "all", "keepdim", "first"],
+)
 @given(st.integers(2, 4), st.integers(5, 7))
 def test_a_log_joint_of_the_wrong_shape_is_named_with_its_remedy(log_joint, rows, dim):
     problem = Problem(log_joint, dim, name="crooked")
     for ask in (problem.log_joint, problem.value_and_gradient):
-        with pytest.raises(ValueError, match=rf"'crooked' must map \(..., {dim}\) to \(...\).*Sum over the last dimension"):
+        with pytest.raises(
+            ValueError, match=rf"'crooked' must map \(..., {dim}\) to \(...\).*Sum over the last dimension"
+        ):
             ask(zeros(rows, dim))
 
 
@@ -104,7 +118,9 @@ def test_nan_and_plus_infinity_are_named_with_the_point(bad, row):
         return torch.where(z[..., 0] == row, bad, -z[..., 0])
 
     z = torch.arange(5, dtype=torch.float64).unsqueeze(-1).expand(5, 2)
-    with pytest.raises(ValueError, match=rf"is {bad} at z = \[{row}.0, {row}.0\]; it must be finite, or -inf outside"):
+    with pytest.raises(
+        ValueError, match=rf"is {bad} at z = \[{row}.0, {row}.0\]; it must be finite, or -inf outside"
+    ):
         Problem(log_joint, 2).log_joint(z)
     with pytest.raises(ValueError, match=rf"is {bad} at z"):
         Problem(log_joint, 2).value_and_gradient(z)
@@ -115,8 +131,14 @@ def test_minus_infinity_is_outside_of_the_support():
     assert problem.log_joint(torch.tensor([[-1.0], [2.0]])).tolist() == [-math.inf, -2.0]
 
 
-@pytest.mark.parametrize("log_joint", [lambda z: -0.5 * (z.detach() ** 2).sum(-1),
-                                       lambda z: torch.from_numpy(-(z.detach().numpy() ** 2).sum(-1))], ids=["cut", "numpy"])
+@pytest.mark.parametrize(
+    "log_joint",
+    [
+        lambda z: -0.5 * (z.detach() ** 2).sum(-1),
+        lambda z: torch.from_numpy(-(z.detach().numpy() ** 2).sum(-1)),
+    ],
+    ids=["cut", "numpy"],
+)
 def test_a_log_joint_without_gradient_is_named(log_joint):
     with pytest.raises(ValueError, match="has no gradient: write it in torch operations"):
         Problem(log_joint, 2).value_and_gradient(zeros(3, 2))
@@ -127,7 +149,9 @@ def test_a_log_joint_without_gradient_is_named(log_joint):
 
 def test_a_density_that_is_nowhere_has_no_starting_points():
     nowhere = Problem(lambda z: torch.full(z.shape[:-1], -torch.inf, dtype=z.dtype), 2, name="nowhere")
-    with pytest.raises(ValueError, match="'nowhere' is finite at none of the 1000 points tried: check its support"):
+    with pytest.raises(
+        ValueError, match="'nowhere' is finite at none of the 1000 points tried: check its support"
+    ):
         nowhere.points(5)
 
 
@@ -197,7 +221,9 @@ def test_constrained_vectors_are_slices():
     def log_joint(mu, tau):
         return Normal(0.0, 1.0).log_prob(mu).sum(-1) + GAMMA.log_prob(tau).sum(-1)
 
-    problem = Problem.constrained(log_joint, {"mu": (constraints.real, 3), "tau": (constraints.positive, 2)}, name="two")
+    problem = Problem.constrained(
+        log_joint, {"mu": (constraints.real, 3), "tau": (constraints.positive, 2)}, name="two"
+    )
     z = torch.randn(7, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     expected = log_joint(z[:, :3], z[:, 3:].exp()) + z[:, 3:].sum(-1)
     torch.testing.assert_close(problem.log_joint(z), expected)

@@ -12,12 +12,12 @@ from scipy import integrate, stats
 
 from tightbound import Estimate, data, exact
 from tightbound.approximation import log_mean_exp
-from tightbound.problems import (EIGHT_SCHOOLS_SIGMA, EIGHT_SCHOOLS_Y, GaussianMixture, Ising, banana, coin, eight_schools,
-                                 energy, funnel, gaussian_mixture, heavy_tail, linear_regression, logistic_regression,
-                                 quartic, ring, rosenbrock, two_modes)
+from tightbound.problems import (EIGHT_SCHOOLS_SIGMA, EIGHT_SCHOOLS_Y, GaussianMixture, Ising, banana, coin,
+                                 eight_schools, energy, funnel, gaussian_mixture, heavy_tail,
+                                 linear_regression, logistic_regression, quartic, ring, rosenbrock, two_modes)
 
 SEEDS = range(5)
-FOUR = ("mean radius", "mean texture", "mean area", "mean smoothness")  # no exact evidence, hence quick to build
+FOUR = ("mean radius", "mean texture", "mean area", "mean smoothness")  # no exact evidence: quick to build
 BUILDERS = {
     "coin in logit": coin,
     "coin in p": lambda: coin(coordinate="p"),
@@ -112,7 +112,8 @@ def test_a_new_problem_has_cost_nothing(build):
 def test_problem_describes_itself(problem):
     z = inner_points(problem).reshape(2, 3, problem.dim)
     assert len(set(problem.latents)) == problem.dim
-    assert problem.log_evidence is None or problem.log_evidence.kind == "exact" and problem.log_evidence.source
+    if problem.log_evidence is not None:
+        assert problem.log_evidence.kind == "exact" and problem.log_evidence.source
     for latent in problem.constrain(z).values():
         assert latent.shape[:2] == (2, 3)
     assert problem.name in repr(problem)
@@ -131,19 +132,25 @@ def test_outside_of_its_support_a_density_is_zero_and_has_no_nan_gradient(build,
 
 
 def test_the_boundary_tau_zero_belongs_to_the_support():
-    value, gradient = eight_schools(coordinate="tau").value_and_gradient(torch.tensor([4.0, 0.0], dtype=torch.float64))
+    value, gradient = eight_schools(coordinate="tau").value_and_gradient(
+        torch.tensor([4.0, 0.0], dtype=torch.float64)
+    )
     assert torch.isfinite(value) and gradient[1] == 0  # the log joint is even in tau
 
 
 @pytest.mark.parametrize("build", [ring, lambda: energy(1)], ids=["ring", "U1"])
 def test_rings_have_derivatives_at_their_centre(build):
     problem, centre = build(), torch.zeros(2, dtype=torch.float64)
-    assert torch.isfinite(problem.value_and_gradient(centre)[1]).all() and torch.isfinite(problem.hessian(centre)).all()
+    assert torch.isfinite(problem.value_and_gradient(centre)[1]).all()
+    assert torch.isfinite(problem.hessian(centre)).all()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("build", [eight_schools, lambda **o: logistic_regression(FOUR, **o), linear_regression],
-                         ids=["eight schools", "logistic regression", "linear regression"])
+@pytest.mark.parametrize(
+    "build",
+    [eight_schools, lambda **o: logistic_regression(FOUR, **o), linear_regression],
+    ids=["eight schools", "logistic regression", "linear regression"],
+)
 def test_data_live_where_they_are_sent(build):
     here, there = build(), build(device="cuda")
     z = inner_points(here)
@@ -161,7 +168,9 @@ def test_data_live_where_they_are_sent(build):
 def test_coin_by_predicting_flip_after_flip(heads, tails, a, b, coordinate):
     flips = [math.log((a + i) / (a + b + i)) for i in range(heads)]
     flips += [math.log((b + i) / (a + b + heads + i)) for i in range(tails)]
-    assert float(coin(heads, tails, a, b, coordinate).log_evidence) == pytest.approx(math.fsum(flips), abs=1e-10)
+    assert float(coin(heads, tails, a, b, coordinate).log_evidence) == pytest.approx(
+        math.fsum(flips), abs=1e-10
+    )
 
 
 @pytest.mark.parametrize("arguments", [(6, 4, 10.0, 10.0), (0, 3, 2.0, 1.0), (700, 300, 1.5, 4.0)], ids=str)
@@ -180,7 +189,9 @@ def test_coin_of_the_book():
 def test_coin_moves_from_p_to_logit_with_its_jacobian():
     z = torch.linspace(-5, 5, 11, dtype=torch.float64).unsqueeze(-1)
     p = torch.sigmoid(z)
-    torch.testing.assert_close(coin().log_joint(z), coin(coordinate="p").log_joint(p) + torch.log(p * (1 - p))[:, 0])
+    torch.testing.assert_close(
+        coin().log_joint(z), coin(coordinate="p").log_joint(p) + torch.log(p * (1 - p))[:, 0]
+    )
 
 
 def test_coin_in_logit_is_stable_far_out():
@@ -214,7 +225,9 @@ def test_eight_schools_plane_against_scipys_densities():
     tau = math.exp(log_tau)
     expected = (stats.norm.logpdf(EIGHT_SCHOOLS_Y, mu, np.sqrt(np.square(EIGHT_SCHOOLS_SIGMA) + tau**2)).sum()
                 + stats.norm.logpdf(mu, 0, 5) + stats.halfcauchy.logpdf(tau, scale=5) + log_tau)
-    assert float(eight_schools().log_joint(torch.tensor([mu, log_tau]).double())) == pytest.approx(expected, abs=1e-6)
+    assert float(eight_schools().log_joint(torch.tensor([mu, log_tau]).double())) == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("coordinate", ["log tau", "tau"])
@@ -225,7 +238,9 @@ def test_ten_dimensions_are_the_plane_times_the_posterior_of_eta(coordinate):
     latents = ten.constrain(z)
     mean, scale = eta_given_the_rest(latents["mu"], latents["tau"])
     conditional = torch.distributions.Normal(mean, scale).log_prob(z[:, 2:]).sum(-1)
-    torch.testing.assert_close(ten.log_joint(z), plane.log_joint(z[:, :2]) + conditional, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        ten.log_joint(z), plane.log_joint(z[:, :2]) + conditional, rtol=1e-12, atol=1e-12
+    )
     theta = latents["mu"].unsqueeze(-1) + latents["tau"].unsqueeze(-1) * z[:, 2:]
     torch.testing.assert_close(latents["theta"], theta)
 
@@ -242,7 +257,7 @@ def eta_given_the_rest(mu, tau):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_ten_dimensional_eight_schools_by_importance_sampling(seed):
     problem, stream = eight_schools("non-centred"), torch.Generator().manual_seed(seed)
-    # mu and log tau from a logistic density each, wider tails than theirs; eta a little wider than given them.
+    # mu and log tau from a logistic density each, of wider tails; eta a little wider than given them.
     u = torch.rand(100_000, 2, generator=stream, dtype=torch.float64)
     location, spread = torch.tensor([4.4, 0.8]).double(), torch.tensor([2.5, 0.9]).double()
     first = location + spread * torch.logit(u)
@@ -256,7 +271,7 @@ def test_ten_dimensional_eight_schools_by_importance_sampling(seed):
 
 
 def assert_estimates(log_weights, truth, error):
-    """The log-mean-exp of the weights is within four Monte Carlo standard errors of the truth, and those are small."""
+    """The log-mean-exp is within four Monte Carlo standard errors of the truth, and those are small."""
     weights = torch.exp(log_weights - log_weights.max())
     standard_error = float(weights.std() / weights.mean()) / math.sqrt(len(weights))
     assert standard_error < error
@@ -310,7 +325,9 @@ def test_logistic_regression_against_scipys_densities():
     w = torch.tensor([0.3, -0.7, 1.1], dtype=torch.float64)
     X, y, names = data.breast_cancer()
     probability = torch.special.expit(X @ w)
-    expected = torch.distributions.Bernoulli(probability).log_prob(y).sum() + stats.norm.logpdf(w, 0, 2.5).sum()
+    expected = (
+        torch.distributions.Bernoulli(probability).log_prob(y).sum() + stats.norm.logpdf(w, 0, 2.5).sum()
+    )
     assert float(logistic_regression().log_joint(w)) == pytest.approx(float(expected), rel=1e-12)
     assert logistic_regression().latents == names == ["intercept", "mean radius", "mean texture"]
 
@@ -342,8 +359,8 @@ def test_linear_regression_by_quadrature():
 @pytest.mark.parametrize("g", [1e-12, 9.99e-9, 1.001e-8, 1e-3, 0.1, 1.0, 1e4])
 def test_quartic_by_scipy(g):
     width = min(12.0, (700 / g) ** 0.25)
-    volume, _ = integrate.quad(lambda x: math.exp(-x * x / 2 - g * x**4), -width, width, epsabs=0, epsrel=1e-12,
-                               points=[0.0], limit=200)
+    volume, _ = integrate.quad(lambda x: math.exp(-x * x / 2 - g * x**4), -width, width, points=[0.0],
+                               epsabs=0, epsrel=1e-12, limit=200)
     assert float(quartic(g).log_evidence) == pytest.approx(math.log(volume), abs=1e-11)
 
 
@@ -363,7 +380,7 @@ def test_rosenbrock_has_its_published_evidence():
     assert float(rosenbrock().log_evidence) == pytest.approx(-1.157855, abs=5e-7)
 
 
-@pytest.mark.parametrize("b", [0.03, 0.1])
+@pytest.mark.parametrize("b", [0.03, -0.05])
 def test_banana_by_quadrature(b):
     assert float(exact.quadrature(banana(b))) == pytest.approx(0.0, abs=1e-8)
 
@@ -405,7 +422,9 @@ def test_ring_by_scipy(radius, width):
 
 
 def test_u1_by_the_trapezoidal_rule():
-    assert float(energy(1).log_evidence) == pytest.approx(trapezoid(energy(1), ((-6.0, 6.0), (-6.0, 6.0)), 601), abs=1e-8)
+    assert float(energy(1).log_evidence) == pytest.approx(
+        trapezoid(energy(1), ((-6.0, 6.0), (-6.0, 6.0)), 601), abs=1e-8
+    )
 
 
 @pytest.mark.parametrize("number", [2, 3, 4])
@@ -422,7 +441,11 @@ def test_energies_have_their_published_evidence(number, published):
 def test_energies_as_the_paper_writes_them():
     z = inner_points(energy(4))
     z1, z2 = z.numpy().T
-    w1, w2, w3 = np.sin(2 * np.pi * z1 / 4), 3 * np.exp(-0.5 * ((z1 - 1) / 0.6) ** 2), 3 / (1 + np.exp(-(z1 - 1) / 0.3))
+    w1, w2, w3 = (
+        np.sin(2 * np.pi * z1 / 4),
+        3 * np.exp(-0.5 * ((z1 - 1) / 0.6) ** 2),
+        3 / (1 + np.exp(-(z1 - 1) / 0.3)),
+    )
 
     def bump(x, scale):
         return np.exp(-0.5 * (x / scale) ** 2)
@@ -435,11 +458,14 @@ def test_energies_as_the_paper_writes_them():
         assert energy(number).log_joint(z).numpy() == pytest.approx(-u, rel=1e-10)
 
 
-@pytest.mark.parametrize("separation, weight, scale", [(3.0, 0.3, 0.5), (0.0, 0.5, 2.0), (40.0, 0.01, 1.0)], ids=str)
+@pytest.mark.parametrize(
+    "separation, weight, scale", [(3.0, 0.3, 0.5), (0.0, 0.5, 2.0), (40.0, 0.01, 1.0)], ids=str
+)
 def test_two_modes_by_scipy(separation, weight, scale):
     problem = two_modes(separation, weight, scale)
     z = inner_points(problem)
-    expected = (weight * stats.norm.pdf(z, -separation / 2, scale) + (1 - weight) * stats.norm.pdf(z, separation / 2, scale))
+    left, right = stats.norm.pdf(z, -separation / 2, scale), stats.norm.pdf(z, separation / 2, scale)
+    expected = weight * left + (1 - weight) * right
     assert problem.log_joint(z).exp().numpy() == pytest.approx(expected[:, 0], rel=1e-10)
     far = separation / 2 + 10 * scale
     assert float(exact.quadrature(problem, box=((-far, far),))) == pytest.approx(0.0, abs=1e-8)
@@ -449,7 +475,9 @@ def test_two_modes_by_scipy(separation, weight, scale):
 def test_heavy_tail_against_scipys_density(df, dim):
     problem = heavy_tail(df, dim)
     z = inner_points(problem)
-    assert problem.log_joint(z).numpy() == pytest.approx(stats.multivariate_t(np.zeros(dim), df=df).logpdf(z), rel=1e-10)
+    assert problem.log_joint(z).numpy() == pytest.approx(
+        stats.multivariate_t(np.zeros(dim), df=df).logpdf(z), rel=1e-10
+    )
 
 
 @pytest.mark.parametrize("df, dim", [(3.0, 1), (5.0, 2)], ids=str)
@@ -461,7 +489,7 @@ def test_heavy_tail_by_quadrature(df, dim):
 
 
 def log_marginal(x, scale, prior_scale):
-    """log p(x) of observations that share one unknown mean, by SciPy: N(x; 0, scale^2 I + prior_scale^2 1 1')."""
+    """log p(x) of observations that share one mean: N(x; 0, scale^2 I + prior_scale^2 1 1'), by SciPy."""
     if len(x) == 0:
         return 0.0
     return stats.multivariate_normal.logpdf(x, np.zeros(len(x)), scale**2 * np.eye(len(x)) + prior_scale**2)
@@ -472,14 +500,19 @@ def test_every_assignment_of_a_small_mixture_by_scipy(K, scale, prior_scale):
     x = np.array([-3.1, 0.2, 2.5, 2.6, -1.0])
     mixture = GaussianMixture(torch.tensor(x), K, scale, prior_scale)
     assignments = np.array(list(itertools.product(range(K), repeat=5)))
-    expected = [sum(log_marginal(x[z == k], scale, prior_scale) for k in range(K)) - 5 * math.log(K) for z in assignments]
-    assert mixture.log_joint(torch.tensor(assignments)).numpy() == pytest.approx(np.array(expected), abs=1e-10)
+    expected = [
+        sum(log_marginal(x[z == k], scale, prior_scale) for k in range(K)) - 5 * math.log(K)
+        for z in assignments
+    ]
+    assert mixture.log_joint(torch.tensor(assignments)).numpy() == pytest.approx(
+        np.array(expected), abs=1e-10
+    )
     assert float(mixture.log_evidence) == pytest.approx(float(np.logaddexp.reduce(expected)), abs=1e-10)
 
 
 @pytest.mark.parametrize("seed", [0, 3])
 def test_mixture_by_a_sum_over_subsets(seed):
-    """The sum over assignments, component after component: each takes a subset of what the earlier ones left."""
+    """The sum over assignments, component by component: each takes a subset of what the others left."""
     mixture = gaussian_mixture(3, 10, seed)
     x, everyone = mixture.x.numpy(), 2**10 - 1
     member = np.array([[s >> n & 1 for n in range(10)] for s in range(2**10)], dtype=bool)
@@ -512,8 +545,11 @@ def test_mixture_takes_batches_and_forgets_the_names_of_components():
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])
-@pytest.mark.parametrize("beta, J", [(0.0, 1.0), (0.1, 1.0), (math.log(1 + math.sqrt(2)) / 2, 1.0), (0.6, -1.0),
-                                     (0.3, 2.5)], ids=str)
+@pytest.mark.parametrize(
+    "beta, J",
+    [(0.0, 1.0), (0.1, 1.0), (math.log(1 + math.sqrt(2)) / 2, 1.0), (0.6, -1.0), (0.3, 2.5)],
+    ids=str,
+)
 def test_ising_by_the_transfer_matrix(size, beta, J):
     """Z = trace T^size, where T holds a row's own bonds and those to the next row."""
     rows = np.array(list(itertools.product([-1, 1], repeat=size)))
@@ -539,8 +575,17 @@ def test_ising_bond_by_bond():
 
 
 @pytest.mark.parametrize("model", [gaussian_mixture(2, 5), Ising(2)], ids=["mixture", "Ising"])
-@pytest.mark.parametrize("states", [torch.tensor([0.5, 0, 1, 0, 1]), torch.full((5,), -1), torch.full((5,), 2),
-                                    torch.zeros(3, 7), [0, 1, 0, 1, 1]], ids=["half", "-1", "2", "shape", "list"])
+@pytest.mark.parametrize(
+    "states",
+    [
+        torch.tensor([0.5, 0, 1, 0, 1]),
+        torch.full((5,), -1),
+        torch.full((5,), 2),
+        torch.zeros(3, 7),
+        [0, 1, 0, 1, 1],
+    ],
+    ids=["half", "-1", "2", "shape", "list"],
+)
 def test_discrete_models_refuse_what_is_no_state(model, states):
     if isinstance(states, torch.Tensor) and states.shape == (5,):
         states = states[: model.num_sites]
@@ -560,7 +605,8 @@ def test_data_are_standardised_and_come_without_a_network(monkeypatch):
     data._diabetes.cache_clear()
     for load, shape in [(lambda: data.breast_cancer(None), (569, 31)), (data.diabetes, (442, 11))]:
         X, y, names = load()
-        assert X.shape == shape and y.shape == shape[:1] and len(names) == shape[1] and X.dtype == y.dtype == torch.float64
+        assert X.shape == shape and y.shape == shape[:1] and len(names) == shape[1]
+        assert X.dtype == y.dtype == torch.float64
         torch.testing.assert_close(X[:, 1:].mean(0), torch.zeros(shape[1] - 1).double(), rtol=0, atol=1e-12)
         torch.testing.assert_close(X.square().mean(0), torch.ones(shape[1]).double())
     assert data.breast_cancer().y.sum() == 357
@@ -584,7 +630,10 @@ BAD = {
     "column twice": (lambda: logistic_regression((0, "mean radius")), "twice"),
     "no patient": (lambda: logistic_regression(num_data=0), "from 1 to 569"),
     "too many patients": (lambda: linear_regression(num_data=443), "from 1 to 442"),
-    "prior scale": (lambda: logistic_regression(prior_scale=-1.0), "prior_scale must be a finite number above zero"),
+    "prior scale": (
+        lambda: logistic_regression(prior_scale=-1.0),
+        "prior_scale must be a finite number above zero",
+    ),
     "noise": (lambda: linear_regression(noise_scale=0), "noise_scale must be"),
     "g": (lambda: quartic(-0.1), "g must be a finite number above zero"),
     "Rosenbrock's b": (lambda: rosenbrock(b=0), "b must be"),

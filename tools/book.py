@@ -159,7 +159,8 @@ def run(path: Path, notebook, root: Path) -> float:
         at = cell_index
 
     client = NotebookClient(notebook, timeout=CELL_SECONDS, resources={"metadata": {"path": str(path.parent)}},
-                            record_timing=False, on_cell_start=note)  # times would become part of the cells' identity
+                            record_timing=False,  # times would become part of the cells' identity
+                            store_widget_state=False, coalesce_streams=True, on_cell_start=note)
     began = time.perf_counter()
     try:
         client.execute(stderr=subprocess.DEVNULL)  # of the kernel's own process: what cells write goes another way

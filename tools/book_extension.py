@@ -15,7 +15,7 @@ def setup(app):
     app.add_config_value("comments_config", None, "")  # Jupyter Book sets it, for an extension that we leave out
     app.connect("config-inited", launch_buttons)
     app.connect("doctree-read", plain_code)
-    app.connect("html-page-context", plain_citations)
+    app.connect("html-page-context", accessible, priority=900)  # after the theme
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -40,8 +40,12 @@ def plain_code(app, doctree):
             block.children = [nodes.Text(text)]
 
 
-def plain_citations(app, pagename, templatename, context, doctree):
-    """Takes ARIA roles out of the bibliography that assistive technology no longer knows, or finds without their parents."""
+def accessible(app, pagename, templatename, context, doctree):
+    """Mends what the theme and docutils leave for assistive technology: roles that it no longer knows, and a button of
+    the contents without a name."""
     if "body" in context:
         body = context["body"].replace('<div role="list" class="citation-list">', '<div class="citation-list">')
         context["body"] = body.replace(' role="doc-biblioentry"', "")
+    contents = context["generate_toctree_html"]
+    context["generate_toctree_html"] = lambda *args, **options: str(contents(*args, **options)).replace(
+        "<summary>", '<summary aria-label="More pages of this chapter">')

@@ -3,8 +3,8 @@
     .venv/bin/python tools/classroom.py assignments      # make assignments
     .venv/bin/python tools/classroom.py grade FOLDER     # make grade SUBMISSIONS=FOLDER
 
-Every topic has one source, chapters/exercises/<topic>/<topic>.ipynb, which is only read. nbgrader does the work, on
-copies in _build/classroom/course, an ordinary nbgrader course.
+Every topic has one source, chapters/exercises/<topic>/<topic>.ipynb, which is only read. nbgrader does the
+work, on copies in _build/classroom/course, an ordinary nbgrader course.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import sys
 import tempfile
 import warnings
 import zipfile
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,10 +33,10 @@ OUTPUT = ROOT / "_build" / "classroom"
 STUB = "# YOUR CODE HERE\nraise NotImplementedError()"
 SETUP_SECONDS = 300  # for the assignment's own first cell: importing takes long on a busy machine
 
-# All that a student's code may see of the environment. A token or a password that happens to be set stays out.
-KEPT = {"PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "LD_LIBRARY_PATH", "PYTHONPATH",
-        "VIRTUAL_ENV", "SYSTEMROOT", "USERPROFILE", "CUDA_VISIBLE_DEVICES", "TIGHTBOUND_DEVICE", "OMP_NUM_THREADS",
-        "MKL_NUM_THREADS"}
+# All that a student's code may see of the environment. A token or a password that is set there stays out.
+KEPT = {"PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "LD_LIBRARY_PATH",
+        "PYTHONPATH", "VIRTUAL_ENV", "SYSTEMROOT", "USERPROFILE", "CUDA_VISIBLE_DEVICES", "TIGHTBOUND_DEVICE",
+        "OMP_NUM_THREADS", "MKL_NUM_THREADS"}
 
 README = """\
 {topic}.ipynb holds the exercises of the chapter "{topic}" of Tightening the Bound.
@@ -47,12 +48,12 @@ To start
   3. In the list of files on the left, open the folder {topic}, then {topic}.ipynb.
 
 To work
-  Write your answers in place of `raise NotImplementedError()`. The cell after each answer checks it and says what
-  seems to be wrong. Leave these cells as they are; you may add cells of your own anywhere.
+  Write your answers in place of `raise NotImplementedError()`. The cell after each answer checks it and says
+  what seems to be wrong. Leave these cells as they are; you may add cells of your own anywhere.
 
 To hand in
-  Run all cells from the top (menu Run, Restart Kernel and Run All Cells), save, and hand in {topic}.ipynb under the name
-  that it has.
+  Run all cells from the top (menu Run, Restart Kernel and Run All Cells), save, and hand in {topic}.ipynb
+  under the name that it has.
 """
 
 
@@ -99,8 +100,8 @@ def main(arguments: list[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     assign = commands.add_parser("assignments", help="write the students' copies of the exercises")
     mark = commands.add_parser("grade", help="mark a folder of submissions")
-    mark.add_argument("folder", help="holds <student>/<topic>.ipynb or <student>/<topic>/<topic>.ipynb; where there is "
-                                     "one topic only, also <student>.ipynb")
+    mark.add_argument("folder", help="holds <student>/<topic>.ipynb or <student>/<topic>/<topic>.ipynb; "
+                                     "where there is one topic only, also <student>.ipynb")
     mark.add_argument("--timeout", type=int, default=60, metavar="SECONDS", help="for a cell (default: 60)")
     for command in (assign, mark):
         command.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR",
@@ -112,7 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
         if options.command == "assignments":
             write_assignments(topics, output)
         elif options.timeout < 1:
-            raise Trouble(f"A time limit of {options.timeout} seconds leaves no time: give --timeout 1 or more.")
+            raise Trouble(f"A limit of {options.timeout} seconds leaves no time: give --timeout 1 or more.")
         else:
             grade(options.folder, topics, output, options.timeout)
     except Trouble as trouble:
@@ -125,10 +126,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 def explain(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "The disk is full: make room (or give --output DIR on another disk) and run the same command again."
+        return "The disk is full: make room, or give --output DIR on another disk, and run the command again."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{error.filename} may not be read or written: change its permissions, or give --output DIR."
-    return f"The operating system says {error.strerror!r} of {error.filename}: mend that and run the same command again."
+    return f"The system says {error.strerror!r} of {error.filename}: mend that and run the command again."
 
 
 def find_topics(name: str | None) -> list[str]:
@@ -140,23 +141,24 @@ def find_topics(name: str | None) -> list[str]:
     return topics if name is None else [name]
 
 
-# Students' copies ---------------------------------------------------------------------------------------------------
+# Students' copies -----------------------------------------------------------------------------------------
 
 def write_assignments(topics: list[str], output: Path) -> None:
-    """Writes output/release/<topic>/<topic>.ipynb and output/<topic>.zip; nothing of a topic whose copy is not clean."""
+    """Writes output/release/<topic>/<topic>.ipynb and output/<topic>.zip, but no copy that is not clean."""
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix="course-") as course:
         for topic in topics:
             notebook = release(Path(course), topic, database=False)
             require_clean(read_notebook(SOURCE / topic / f"{topic}.ipynb"), notebook, topic)
             text = write_text(for_students(notebook))
-            replace(output / "release" / topic / f"{topic}.ipynb", text.encode())
             archive = io.BytesIO()
             with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
                 file.writestr(f"{topic}/{topic}.ipynb", text)
                 file.writestr(f"{topic}/README.txt", README.format(topic=topic))
-            replace(output / f"{topic}.zip", archive.getvalue())
-            print(f"{topic}: {output / f'{topic}.zip'}, which holds {output / 'release' / topic / f'{topic}.ipynb'}")
+            place, packed = output / "release" / topic / f"{topic}.ipynb", output / f"{topic}.zip"
+            replace(place, text.encode())
+            replace(packed, archive.getvalue())
+            print(f"{topic}: {place}\n{' ' * len(topic)}  {packed} (with a note on how to start)")
 
 
 def release(course: Path, topic: str, *, database: bool = True):
@@ -164,8 +166,9 @@ def release(course: Path, topic: str, *, database: bool = True):
     from nbgrader.converters import GenerateAssignment
 
     for cell in read_notebook(SOURCE / topic / f"{topic}.ipynb").cells:
-        if cell.metadata.get("nbgrader", {}).get("solution") and not solution_lines(cell):
-            raise Trouble(f"The source of {topic} is not ready: its solution cell {cell.metadata.nbgrader.grade_id!r} holds "
+        marks = cell.metadata.get("nbgrader", {})
+        if marks.get("solution") and not solution_lines(cell):
+            raise Trouble(f"The source of {topic} is not ready: its solution cell {marks.grade_id!r} holds "
                           "nothing between BEGIN SOLUTION and END SOLUTION.")
     folder = course / "source" / topic
     shutil.rmtree(folder, ignore_errors=True)
@@ -196,11 +199,12 @@ def require_clean(source, notebook, topic: str) -> None:
     secrets = {line for cell in source.cells for line in solution_lines(cell) if len(line) > 12}
     for cell in notebook.cells:
         everything = cell.source + "\n" + repr(cell.metadata)
-        found = "SOLUTION" if "SOLUTION" in everything else next((line for line in secrets if line in everything), None)
-        found = found or ("an output" if cell.get("outputs") else None)
+        found = [secret for secret in ("SOLUTION", *secrets) if secret in everything]
+        found += ["an output"] if cell.get("outputs") else []
         if found:
-            raise Trouble(f"The students' copy of {topic} is not written, for its cell {cell.id!r} would show {found!r}: "
-                          "take it out of the source, or put it between BEGIN SOLUTION and END SOLUTION.")
+            raise Trouble(f"The students' copy of {topic} is not written, for its cell {cell.id!r} would "
+                          f"show {found[0]!r}: take it out of the source, or put it between BEGIN SOLUTION "
+                          "and END SOLUTION.")
 
 
 def for_students(notebook):
@@ -213,36 +217,36 @@ def for_students(notebook):
     return notebook
 
 
-# Marks --------------------------------------------------------------------------------------------------------------
+# Marks ----------------------------------------------------------------------------------------------------
 
 def grade(folder: str, topics: list[str], output: Path, timeout: int) -> None:
-    """Marks the submissions in the folder, and writes output/grades.csv and output/feedback/<student>/<topic>.html."""
+    """Marks the folder, and writes output/grades.csv and output/feedback/<student>/<topic>.html."""
     submissions, ignored = find_submissions(folder, topics, output)
-    print("Marking runs the students' code on this machine, with your rights and without a sandbox: use an account or a "
-          "machine that you can afford to lose.", flush=True)
+    print("Marking runs the students' code on this machine, with your rights and without a sandbox: use an "
+          "account or a machine that you can afford to lose.", flush=True)
     course = output / "course"
     clean_environment(course)
     warnings.filterwarnings("ignore", module="nbgrader")  # of SQLAlchemy, on how nbgrader uses it
     (course / "gradebook.db").unlink(missing_ok=True)
-    releases = {topic: release(course, topic) for topic in topics if any(s.assignment == topic for s in submissions)}
+    releases = {topic: release(course, topic) for topic in {s.assignment for s in submissions}}
     for i, submission in enumerate(submissions):
         print(f"  {i + 1} of {len(submissions)}: {submission.student}, {submission.assignment}", flush=True)
         page = output / "feedback" / submission.student / f"{submission.assignment}.html"
         page.unlink(missing_ok=True)
-        notebook = releases[submission.assignment]
-        submission.max_scores = {name: float(cell.metadata.nbgrader.points) for name, cell in known_cells(notebook).items()
-                                 if cell.metadata.nbgrader.grade}
+        released = releases[submission.assignment]
+        marks = {name: cell.metadata.nbgrader for name, cell in known_cells(released).items()}
+        submission.max_scores = {name: float(mark.points) for name, mark in marks.items() if mark.grade}
         if not submission.remarks:
             try:
-                mark(submission, notebook, course, page, timeout)
+                mark(submission, released, course, page, timeout)
             except NotMarkable as reason:
                 submission.remarks.append(str(reason))
-    replace(output / "grades.csv", table_of(submissions).encode("utf-8-sig"))  # the mark that spreadsheets look for
+    replace(output / "grades.csv", table_of(submissions).encode("utf-8-sig"))  # spreadsheets want the -sig
     report(submissions, ignored, output)
 
 
 def find_submissions(folder: str, topics: list[str], output: Path) -> tuple[list[Submission], list[str]]:
-    """The submissions, those that cannot be marked with the reason as a remark, and the names of what is ignored.
+    """The submissions (a remark says why one cannot be marked), and the names of what is ignored.
 
     Raises:
         Trouble: for a folder that is missing, empty, or one with the output.
@@ -251,33 +255,29 @@ def find_submissions(folder: str, topics: list[str], output: Path) -> tuple[list
     if not folder.strip():
         raise Trouble("Which folder holds the submissions? Say make grade SUBMISSIONS=folder.")
     if not root.is_dir():
-        raise Trouble(f"There is no folder {root}: say make grade SUBMISSIONS=folder with the folder of submissions.")
+        raise Trouble(f"There is no folder {root}: say make grade SUBMISSIONS=folder.")
     if root.resolve() == output or root.resolve() in output.parents or output in root.resolve().parents:
-        raise Trouble(f"The submissions in {root} and the results in {output} must lie apart: move the submissions, or "
-                      "give --output DIR.")
+        raise Trouble(f"The submissions in {root} and the results in {output} must lie apart: move the "
+                      "submissions, or give --output DIR.")
     submissions, ignored = [], []
     for entry in sorted(root.iterdir()):
         if entry.name.startswith("."):
             continue
-        student = entry.name if entry.is_dir() else entry.stem
-        found = in_folder(entry, topics) if entry.is_dir() else []
-        if entry.suffix == ".ipynb" and entry.is_file():
-            reason = None if len(topics) == 1 else f"which of {', '.join(topics)} is it? Put it into {student}/<topic>.ipynb"
-            found = [Submission(student, topics[0], entry, remarks=[reason] if reason else [])]
-        elif not entry.is_dir():
+        if entry.is_dir():
+            submissions += in_folder(entry, topics)
+        elif entry.suffix == ".ipynb":
+            submissions.append(Submission(entry.stem, topics[0], entry))
+            if len(topics) > 1:
+                submissions[-1].remarks = [f"which of {', '.join(topics)} is it? Put it into "
+                                           f"{entry.stem}/<topic>.ipynb"]
+        else:
             ignored.append(entry.name)
-        if entry.is_dir() and not found:
-            there = ", ".join(sorted(path.name for path in entry.rglob("*.ipynb"))) or "no notebook"
-            wanted = " or ".join(f"{topic}.ipynb" for topic in topics)
-            found = [Submission(student, topics[0], entry, remarks=[f"no {wanted} in the folder, which holds {there}"])]
-        submissions += found
-    twice = {(s.student, s.assignment) for s in submissions if
-             sum((s.student, s.assignment) == (other.student, other.assignment) for other in submissions) > 1}
+    times = Counter((s.student, s.assignment) for s in submissions)
     for submission in submissions:
         if not is_safe(submission.student):
-            submission.remarks = ["not a safe name for a folder: letters, digits, spaces and . _ - @ ' only, and a letter, "
-                                  "a digit or _ first"]
-        elif (submission.student, submission.assignment) in twice:
+            submission.remarks = ["not a safe name for a folder: letters, digits, spaces and . _ - @ ' only, "
+                                  "and a letter, a digit or _ first"]
+        elif times[submission.student, submission.assignment] > 1:
             submission.remarks = ["handed in twice: keep one of the two"]
     if not submissions:
         raise Trouble(f"{root} holds no submissions: they should be <student>/<topic>.ipynb.")
@@ -285,12 +285,18 @@ def find_submissions(folder: str, topics: list[str], output: Path) -> tuple[list
 
 
 def in_folder(folder: Path, topics: list[str]) -> list[Submission]:
-    paths = [(topic, path) for topic in topics for path in (folder / f"{topic}.ipynb", folder / topic / f"{topic}.ipynb")]
-    return [Submission(folder.name, topic, path) for topic, path in paths if path.exists()]
+    paths = [place / f"{topic}.ipynb" for topic in topics for place in (folder, folder / topic)]
+    found = [Submission(folder.name, path.stem, path) for path in paths if path.exists()]
+    if found:
+        return found
+    there = ", ".join(sorted(path.name for path in folder.rglob("*.ipynb"))) or "no notebook"
+    wanted = " or ".join(f"{topic}.ipynb" for topic in topics)
+    return [Submission(folder.name, topics[0], folder,
+                       remarks=[f"no {wanted} in the folder, which holds {there}"])]
 
 
 def is_safe(student: str) -> bool:
-    return len(student) <= 100 and re.fullmatch(r"\w[\w .@'-]*", student) is not None and student.rstrip(" .") == student
+    return len(student) <= 100 and re.fullmatch(r"\w([\w .@'-]*[\w@'-])?", student) is not None
 
 
 def mark(submission: Submission, released, course: Path, page: Path, timeout: int) -> None:
@@ -307,10 +313,11 @@ def mark(submission: Submission, released, course: Path, page: Path, timeout: in
     submission.remarks += restore(notebook, released)
     replace(course / "submitted" / student / topic / f"{topic}.ipynb", write_text(notebook).encode())
     run(Autograde, course, topic, student, timeout=timeout)
-    submission.remarks += timeouts(read_notebook(course / "autograded" / student / topic / f"{topic}.ipynb"), timeout)
+    marked = read_notebook(course / "autograded" / student / topic / f"{topic}.ipynb")
+    submission.remarks += timeouts(marked, timeout)
     with Gradebook(database_url(course)) as gradebook:
-        notebooks = gradebook.find_submission(topic, student).notebooks
-        submission.scores = {grade.name: float(grade.score) for notebook in notebooks for grade in notebook.grades}
+        grades = gradebook.find_submission_notebook(topic, topic, student).grades
+        submission.scores = {grade.name: float(grade.score) for grade in grades}
     run(GenerateFeedback, course, topic, student)
     feedback = (course / "feedback" / student / topic / f"{topic}.html").read_text(encoding="utf-8")
     replace(page, offline(feedback).encode())
@@ -335,11 +342,21 @@ def parse(path: Path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             notebook = nbformat.reads(text, as_version=4)
+            forget_outputs(notebook)  # they do not count, and some programs write them badly
+            notebook = nbformat.v4.upgrade(notebook)  # Colab writes 4.0, in which cells have no ids
             nbformat.validate(notebook)
     except Exception as error:  # nbformat raises whatever broken JSON leads it into
         first = (str(error).strip().splitlines() or [""])[0]
         raise NotMarkable(f"not a notebook: {type(error).__name__} {first[:100]}") from None
     return notebook
+
+
+def forget_outputs(notebook) -> None:
+    for cell in notebook.cells:
+        for name in ("outputs", "execution_count"):
+            cell.pop(name, None)
+        if cell.cell_type == "code":
+            cell.update(outputs=[], execution_count=None)
 
 
 def known_cells(notebook) -> dict:
@@ -350,9 +367,9 @@ def known_cells(notebook) -> dict:
 
 
 def restore(notebook, released) -> list[str]:
-    """Puts the assignment's own cells back into a submission as they were handed out, and tells what was wrong.
+    """Puts the assignment's own cells back into a submission, as they were handed out; tells what was amiss.
 
-    nbgrader puts back what a locked cell says; here the cells themselves, and what makes them a test, are put back.
+    nbgrader alone would put back what a locked cell says, but not a cell that is gone, or no test any more.
 
     Raises:
         NotMarkable: when none of the cells is there.
@@ -370,6 +387,7 @@ def restore(notebook, released) -> list[str]:
             if locked and (here[name].source, here[name].cell_type) != (wanted.source, wanted.cell_type):
                 remarks.append(f"{name} had been changed, and was put back")
             answer = copy.deepcopy(wanted)
+            answer.id = here[name].id
             answer.source = wanted.source if locked else here[name].source
             notebook.cells[after] = answer
         elif locked:
@@ -382,9 +400,11 @@ def restore(notebook, released) -> list[str]:
 
 
 def timeouts(notebook, timeout: int) -> list[str]:
-    return [f"{cell.metadata.get('nbgrader', {}).get('grade_id', f'cell {i + 1}')} timed out after {timeout} seconds"
-            for i, cell in enumerate(notebook.cells)
+    """The remarks on cells that ran out of time."""
+    late = [(i, cell) for i, cell in enumerate(notebook.cells)
             if any(output.get("ename") == "CellTimeoutError" for output in cell.get("outputs", []))]
+    names = [cell.metadata.get("nbgrader", {}).get("grade_id", f"cell {i + 1}") for i, cell in late]
+    return [f"{name} timed out after {timeout} seconds" for name in names]
 
 
 def table_of(submissions: list[Submission]) -> str:
@@ -412,16 +432,20 @@ def shown(submission: Submission) -> str:
 def report(submissions: list[Submission], ignored: list[str], output: Path) -> None:
     rows = [("student", "assignment", "marks")] + [(s.student, s.assignment, shown(s)) for s in submissions]
     width = [max(len(row[i]) for row in rows) for i in (0, 1)]
-    print("\n" + "\n".join(f"{student:{width[0]}}  {topic:{width[1]}}  {marks}" for student, topic, marks in rows) + "\n")
+    print()
+    for student, topic, marks in rows:
+        print(f"{student:{width[0]}}  {topic:{width[1]}}  {marks}")
+    print()
     if ignored:
         print(f"Ignored, being no notebooks: {', '.join(ignored)}")
     print(f"{sum(s.scores is not None for s in submissions)} of {len(submissions)} submissions are marked.\n"
           f"Marks:    {output / 'grades.csv'}\nFeedback: {output / 'feedback'}/<student>/<topic>.html")
 
 
-# nbgrader -----------------------------------------------------------------------------------------------------------
+# nbgrader -------------------------------------------------------------------------------------------------
 
-def run(step: type, course: Path, topic: str, student: str, *, timeout: int = 60, no_database: bool = False) -> None:
+def run(step: type, course: Path, topic: str, student: str, *, timeout: int = 60,
+        no_database: bool = False) -> None:
     """Runs one step of nbgrader (a converter class) for one topic and one student.
 
     Raises:
@@ -464,7 +488,7 @@ def configuration(course: Path, timeout: int, no_database: bool):
     from traitlets.config import Config
 
     if any(sign in str(course) for sign in "[]*?"):
-        raise Trouble(f"nbgrader cannot work in {course}, for the name holds one of [ ] * ?: give --output DIR.")
+        raise Trouble(f"nbgrader cannot work in {course}: its name holds one of [ ] * ?. Give --output DIR.")
     config = Config()
     config.CourseDirectory.root = str(course)
     config.CourseDirectory.db_url = database_url(course)
@@ -509,16 +533,16 @@ def clean_environment(course: Path) -> None:
 
 
 def offline(page: str) -> str:
-    """The page of feedback without what it would fetch from the network, its tests named by their exercises."""
-    page = re.sub(r"<!-- Load(?:ing)? mathjax.*?<!-- End of mathjax configuration -->", lambda _: HEAD, page, count=1,
-                  flags=re.S)
+    """The page of feedback without what it would fetch from the network; tests get their exercises' names."""
+    page = re.sub(r"<!-- Load(?:ing)? mathjax.*?<!-- End of mathjax configuration -->", lambda _: HEAD, page,
+                  count=1, flags=re.S)
     page = re.sub(r"<script[^>]*\bsrc=\"https?:[^>]*>\s*</script>", "", page)
     page = re.sub(r'(<a href="#(\w[\w-]*?)(?:-test)?">)Test cell<', r"\1\2<", page)
     return page.replace("<html>", '<html lang="en">', 1)
 
 
 def lay_mathjax_beside(page: Path, course: Path) -> None:
-    """Formulas are drawn by the MathJax of the book: one file on disk, where links can be, for all students."""
+    """The MathJax of the book draws the formulas: one file on disk, where links can be, for all students."""
     ours, place = course / "mathjax.js", page.with_name("mathjax.js")
     if not ours.exists():
         installed = Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent
@@ -530,7 +554,7 @@ def lay_mathjax_beside(page: Path, course: Path) -> None:
             replace(place, ours.read_bytes())
 
 
-# Files --------------------------------------------------------------------------------------------------------------
+# Files ----------------------------------------------------------------------------------------------------
 
 def read_notebook(path: Path):
     import nbformat

@@ -13,7 +13,7 @@ Columns = Sequence[str | int] | str | None
 
 
 class Data(NamedTuple):
-    """A regression's data: design matrix X (n, d), its first column ones; y (n,); and the d names of X's columns."""
+    """A regression's data: design matrix X (n, d), its first column ones; y (n,); and the columns' names."""
 
     X: Tensor
     y: Tensor
@@ -24,14 +24,14 @@ def breast_cancer(columns: Columns = ("mean radius", "mean texture"), num_data: 
     """Breast tumours: 569 patients, 30 measurements of cell nuclei, y = 1 for benign and 0 for malignant.
 
     Args:
-        columns: the measurements by name or by index, none for an intercept alone (``()``), all 30 for None. Each is
-            standardised over all 569 patients to mean 0 and standard deviation 1.
+        columns: the measurements by name or by index, none for an intercept alone (``()``), all 30 for None.
+            Each is standardised over all 569 patients to mean 0 and standard deviation 1.
         num_data: keep the first so many patients; all if left out.
 
     Raises:
         ValueError: for an unknown or repeated column, or a number of patients out of range.
 
-    Source: Wolberg, Street & Mangasarian (1995), Breast Cancer Wisconsin (Diagnostic), as scikit-learn ships it.
+    Source: Wolberg, Street & Mangasarian (1995), Breast Cancer Wisconsin (Diagnostic); in scikit-learn.
     """
     return _design(*_breast_cancer(), columns, num_data)
 
@@ -39,10 +39,10 @@ def breast_cancer(columns: Columns = ("mean radius", "mean texture"), num_data: 
 def diabetes(columns: Columns = None, num_data: int | None = None) -> Data:
     """Diabetes: 442 patients, 10 baseline measurements, y = progression of the disease a year on.
 
-    Columns and y are standardised over all 442 patients to mean 0 and standard deviation 1; arguments and errors are
-    those of `breast_cancer`.
+    Columns and y are standardised over all 442 patients to mean 0 and standard deviation 1; arguments and
+    errors are those of `breast_cancer`.
 
-    Source: Efron, Hastie, Johnstone & Tibshirani (2004), Least angle regression, as scikit-learn ships it.
+    Source: Efron, Hastie, Johnstone & Tibshirani (2004), Least angle regression, in scikit-learn.
     """
     return _design(*_diabetes(), columns, num_data)
 
@@ -52,7 +52,8 @@ def _breast_cancer() -> tuple[Tensor, Tensor, list[str]]:
     from sklearn.datasets import load_breast_cancer  # here, for scikit-learn takes a second to import
 
     found = load_breast_cancer()
-    return _standardised(found.data), torch.tensor(found.target, dtype=torch.float64), list(found.feature_names)
+    benign = torch.tensor(found.target, dtype=torch.float64)
+    return _standardised(found.data), benign, list(found.feature_names)
 
 
 @lru_cache
@@ -68,11 +69,12 @@ def _standardised(values) -> Tensor:
     return (values - values.mean(0)) / values.std(0, correction=0)
 
 
-def _design(measurements: Tensor, y: Tensor, names: list[str], columns: Columns, num_data: int | None) -> Data:
+def _design(measurements: Tensor, y: Tensor, names: list[str], columns: Columns,
+            num_data: int | None) -> Data:
     total = len(y)
     num_data = total if num_data is None else num_data
     if isinstance(num_data, bool) or not isinstance(num_data, int) or not 1 <= num_data <= total:
-        raise ValueError(f"num_data must be an integer from 1 to {total}, or None for all of them, got {num_data!r}")
+        raise ValueError(f"num_data must be an integer from 1 to {total}, or None for all, got {num_data!r}")
     chosen = [_index(column, names) for column in _listed(columns, names)]
     if len(set(chosen)) < len(chosen):
         raise ValueError(f"a column is named twice among {columns!r}: name each once")

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.text import Text
 
 #: role -> (colour on light ground, colour on dark ground). Contrast with its ground is at least 3 to 1 (text: 4.5 to 1),
 #: but for "faint", for grids, which carries no meaning.
@@ -31,6 +33,7 @@ DASHES = {"truth": (), "approximation": (6, 3), "bound": (6, 2, 1.5, 2), "prior"
 STYLE = {
     "figure.figsize": (6.4, 3.4), "figure.dpi": 100, "savefig.transparent": True, "svg.fonttype": "path",
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": False,
+    "grid.color": PALETTE["faint"][0],
     "legend.frameon": False, "lines.linewidth": 2, "figure.constrained_layout.use": True,
     **{key: PALETTE["ink"][0] for key in ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor",
                                           "xtick.color", "ytick.color")},
@@ -71,6 +74,11 @@ def subplots(*args, **kwargs):
 
 def svg(fig: Figure, name: str = "figure") -> str:
     """The figure as an SVG element whose colours are the page's CSS variables (``--tb-ink``, ``--tb-truth``, ...)."""
+    for legend in fig.findobj(Legend):  # made after `subplots`, it has matplotlib's own white box and black words
+        legend.set_frame_on(False)
+    for text in fig.findobj(Text):
+        if mpl.colors.same_color(text.get_color(), "black"):
+            text.set_color(colour("ink"))
     buffer = io.StringIO()
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
         fig.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})

@@ -84,9 +84,9 @@ class Expansion:
         return Gaussian(self.at + self.newton_step(), precision_matrix=self.hessian)
 
     def smallest_curvature(self) -> tuple[float, Tensor]:
-        """The smallest curvature of u once every axis is stretched to |curvature| one, and its direction (d,).
+        """The smallest curvature of u once every axis is stretched to a curvature of size one, and its direction (d,).
 
-        It is an eigenvalue of D^-1/2 H D^-1/2 with D = |diag H|, so it does not depend on the units of z.
+        It is an eigenvalue of D^-1/2 H D^-1/2 with ``D = |diag H|``, so it does not depend on the units of z.
         """
         stretch = self.hessian.diagonal().abs().clamp(min=torch.finfo(self.hessian.dtype).tiny).rsqrt()
         values, vectors = torch.linalg.eigh(stretch.unsqueeze(-1) * self.hessian * stretch)

@@ -18,6 +18,9 @@ from torch import Tensor
 from tightbound.estimate import Estimate
 
 
+SUMMARY = '<summary style="display: list-item; cursor: pointer">'  # JupyterLab takes the triangle away
+
+
 class CheckFailed(AssertionError):
     """The answer is not right yet; the message says why. Shown in a notebook without a traceback."""
 
@@ -142,7 +145,8 @@ class Check:
 
     def _close(self, a: Tensor, b: Tensor) -> bool:
         a, b = a.reshape(-1), b.reshape(-1)
-        return bool(((a - b).abs() <= self.tolerance * b.abs().clamp(min=1.0)).all()) or torch.equal(a, b)
+        near = (a - b).abs() <= self.tolerance * b.abs().clamp(min=1.0)
+        return bool((near & torch.isfinite(b)).all()) or torch.equal(a, b)
 
     def __repr__(self) -> str:
         return f"Check({self.name!r})"
@@ -165,16 +169,16 @@ class Hints:
         return f"{len(self.texts)} hints for {self.name}: read them one at a time with hints[0], hints[1], ..."
 
     def _repr_html_(self) -> str:
-        return "".join(f"<details><summary>Hint {i + 1} for {html.escape(self.name)}</summary>"
+        return "".join(f"<details>{SUMMARY}Hint {i + 1} for {html.escape(self.name)}</summary>"
                        f'<p class="tex2jax_process">{html.escape(text)}</p></details>' for i, text in enumerate(self.texts))
 
 
 def _outputs(value) -> list[Tensor]:
     values = value if isinstance(value, (tuple, list)) else [value]
-    outputs = [torch.as_tensor(float(v) if isinstance(v, Estimate) else v).detach() for v in values]
-    if any(output.is_complex() for output in outputs):
+    values = [float(v) if isinstance(v, Estimate) else v for v in values]
+    if any(torch.as_tensor(v).is_complex() for v in values):
         raise TypeError("complex numbers")
-    return [output.to("cpu", torch.float64) for output in outputs]
+    return [torch.as_tensor(v, dtype=torch.float64, device="cpu").detach() for v in values]
 
 
 def _kind(value) -> str:

@@ -6,6 +6,8 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tightbound.checks.check import SUMMARY
+
 
 @dataclass(frozen=True)
 class Option:
@@ -46,7 +48,7 @@ class Quiz:
     def _question(self, i: int) -> str:
         question, group = self.questions[i], html.escape(f"{self.name}-{i + 1}")
         options = "".join(
-            f'<details name="{group}"><summary>{html.escape(option.text)}</summary><p><strong>'
+            f'<details name="{group}">{SUMMARY}{html.escape(option.text)}</summary><p><strong>'
             f'{"✓ Right." if option.right else "✗ Not so."}</strong> {html.escape(option.why)}</p></details>'
             for option in question.options)
         return (f'<div role="group" aria-labelledby="{group}"><p id="{group}"><strong>Question {i + 1}.</strong> '

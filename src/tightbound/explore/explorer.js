@@ -1,5 +1,5 @@
 // One renderer, two lives. On a kernel, `model` is the widget's, and Python answers. In a page, `model` is a
-// StaticModel, which answers from a lattice of stops or from a network's weights. Both know get, set, on, save_changes.
+// StaticModel, which answers from a lattice of stops or from a network's weights. Both know get, on and send.
 
 export function render({ model, el }) {
   const spec = model.get("spec");
@@ -10,7 +10,7 @@ export function render({ model, el }) {
 
   let params = structuredClone(model.get("params"));
   let frame = readFrame(model.get("frame"));
-  let inFlight = false, newer = false;
+  let asked = params, waiting = 0, newer = false; // what was asked last; answers to come; has the hand moved on since?
 
   if (spec.title) root.append(make("p", "tb-title", spec.title));
   const panel = root.appendChild(make("div", "tb-controls"));
@@ -26,12 +26,21 @@ export function render({ model, el }) {
   const ask = (changed) => {
     params = { ...params, ...changed };
     for (const control of controls) control.show(params);
-    if (inFlight) { newer = true; return; } // the newest request wins, one in flight
-    const asked = model.get("params");
+    newer = true;
+    if (!waiting) request();
+  };
+  const request = () => { // the newest wins: one is answered, at most one more stands in line
+    newer = false;
     if (Object.keys(params).every((name) => String(params[name]) === String(asked[name]))) return;
-    inFlight = model.answersLater !== false;
-    model.set("params", structuredClone(params));
-    model.save_changes();
+    asked = params;
+    waiting += 1;
+    model.send({ params }, { iopub: { status: started } });
+  };
+  // The kernel says "busy" and then answers. A notebook server holds the answer back until that small packet is acknowledged,
+  // and a browser with nothing to say acknowledges 40 ms late (Nagle's algorithm, delayed acknowledgement). So it speaks.
+  const started = (message) => {
+    if (message.content.execution_state !== "busy") return;
+    if (newer) request(); else model.send({});
   };
   const controls = Object.entries(spec.controls).map(([name, control]) =>
     MAKERS[control.type]({ name, control, panel, stage, ask, params: () => params, axes: () => place().axes }));
@@ -59,13 +68,15 @@ export function render({ model, el }) {
   };
   const onFrame = () => {
     frame = readFrame(model.get("frame"));
-    inFlight = false;
-    if (newer) { newer = false; ask({}); }
+    waiting = Math.max(waiting - 1, 0);
+    if (newer && !waiting) request();
     draw();
     root.dispatchEvent(new CustomEvent("tb-drawn"));
   };
   const onParams = () => { // set from Python, or linked to another widget
-    if (!inFlight) { params = structuredClone(model.get("params")); for (const control of controls) control.show(params); }
+    if (waiting) return;
+    asked = params = structuredClone(model.get("params"));
+    for (const control of controls) control.show(params);
   };
   model.on("change:frame", onFrame);
   model.on("change:params", onParams);
@@ -79,7 +90,7 @@ export function render({ model, el }) {
   draw();
 
   root.explorer = { spec, ask, get params() { return params; }, get frame() { return frame.values; },
-    get busy() { return inFlight || newer; } }; // for tests and for the curious
+    get busy() { return newer || waiting > 0; } }; // for tests and for the curious
   return () => {
     resized.disconnect();
     themed.disconnect();
@@ -203,7 +214,9 @@ function legend(spec) {
     const item = list.appendChild(make("li"));
     const dash = (spec.dashes[mark.role] ?? []).map((d) => 2 * d).join(" ");
     const sign = { area: `<rect y="2" width="35" height="8" fill="var(--tb-${mark.role})" opacity=".45"/>`,
-      points: `<circle cx="18" cy="6" r="4" fill="var(--tb-${mark.role})"/>` }[mark.type]
+      points: `<circle cx="18" cy="6" r="4" fill="var(--tb-${mark.role})"/>`,
+      arrows: `<path d="M0 6h27" stroke="var(--tb-${mark.role})" stroke-width="2.5"/><path d="M35 6l-9-4.5v9z" fill="var(--tb-${mark.role})"/>`,
+    }[mark.type]
       ?? `<line x1="0" x2="35" y1="6" y2="6" stroke="var(--tb-${mark.role})" stroke-width="2.5" stroke-dasharray="${dash}"/>`;
     item.innerHTML = `<svg viewBox="0 0 35 12" aria-hidden="true">${sign}</svg>`;
     item.append(mark.label);
@@ -235,7 +248,8 @@ function paint(canvas, stage, root, spec, marks, background, values) {
   ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
   ctx.clearRect(0, 0, width, height);
   const style = getComputedStyle(root);
-  const unit = width / (background.width * 100); // widths are given for a figure at 100 pixels an inch
+  const unit = width / (background.width * 100); // sizes are given for a figure at 100 pixels an inch
+  const point = Math.max(unit, 0.7) * (100 / 72); // widths and text in points, as matplotlib has them
   for (const mark of marks) {
     const axes = background.axes[mark.axes];
     const X = (v) => width * toFraction(axes, 0, v), Y = (v) => height * (1 - toFraction(axes, 1, v));
@@ -245,10 +259,10 @@ function paint(canvas, stage, root, spec, marks, background, values) {
     ctx.rect(X(axes.x[0]), Y(axes.y[1]), X(axes.x[1]) - X(axes.x[0]), Y(axes.y[0]) - Y(axes.y[1]));
     if (mark.type !== "text") ctx.clip();
     ctx.strokeStyle = ctx.fillStyle = style.getPropertyValue(`--tb-${mark.role}`).trim();
-    ctx.lineWidth = (mark.width ?? 2) * Math.max(unit, 0.75) * 1.2;
+    ctx.lineWidth = (mark.width ?? 2) * point;
     ctx.setLineDash((spec.dashes[mark.role] ?? []).map((d) => d * ctx.lineWidth));
     ctx.lineJoin = "round";
-    PAINTERS[mark.type]({ ctx, mark, axes, X, Y, get, values, unit, size: (Math.max(unit, 0.7) * 12).toFixed(1), style });
+    PAINTERS[mark.type]({ ctx, mark, axes, X, Y, get, values, unit, size: (10 * point).toFixed(1), style });
     ctx.restore();
   }
 }
@@ -393,13 +407,12 @@ class StaticModel {
     this.state = { spec, params: Object.fromEntries(Object.entries(spec.controls).map(([k, c]) => [k, c.value])) };
     this.functions = spec.functions.map((f) => (f.type === "network" ? network(f, buffer) : lattice(f, spec.controls, buffer)));
     this.listeners = {};
-    this.answersLater = false;
     this.state.frame = this.answer();
   }
   get(name) { return this.state[name]; }
-  set(name, value) { this.state[name] = value; }
   on(event, callback) { (this.listeners[event] ??= []).push(callback); }
-  save_changes() {
+  send({ params }) {
+    this.state.params = params;
     this.state.frame = this.answer();
     for (const callback of this.listeners["change:frame"] ?? []) callback();
   }

@@ -40,7 +40,7 @@ def coin() -> Explorer:
 
     def figure(coordinate):
         fig, ax = figures.subplots(figsize=(6.4, 3.2))
-        ax.set(xlim=grids[coordinate][[0, -1]], ylim=(0, 1.12), yticks=[0, 0.5, 1], ylabel="joint density / its maximum",
+        ax.set(xlim=grids[coordinate][[0, -1]].round(), ylim=(0, 1.12), yticks=[0, 0.5, 1], ylabel="joint density / its maximum",
                xlabel={"p": "p, the probability of heads", "logit": "z = logit p"}[coordinate])
         return fig
 

@@ -19,6 +19,13 @@ class ExplorerWidget(anywidget.AnyWidget):
     def __init__(self, explorer: Explorer, **options):
         self._explorer = explorer
         super().__init__(spec=explorer.spec, params=dict(explorer.start), frame=answer(explorer, explorer.start), **options)
+        self.on_msg(self._asked)
+
+    def _asked(self, widget, content, buffers):
+        """A hand has moved a control in the browser: sets `params`, and answers in one message."""
+        if "params" in content:
+            with self.hold_sync():
+                self.params = content["params"]
 
     @traitlets.validate("params")
     def _whole(self, proposal):

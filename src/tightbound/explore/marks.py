@@ -179,8 +179,9 @@ class Arrows(Mark):
         for i in range(len(x)):
             ends = np.array([[x[i], y[i]], [x[i] + dx[i], y[i] + dy[i]]])
             if np.isfinite(ends).all() and np.ptp(ax.transData.transform(ends), 0).max() > 1:  # longer than a pixel
-                ax.annotate("", ends[1], ends[0], arrowprops={"arrowstyle": "-|>", "color": colour(self.role),
-                                                              "lw": self.width, "shrinkA": 0, "shrinkB": 0})
+                arrow = ax.annotate("", ends[1], ends[0], annotation_clip=False, arrowprops={
+                    "arrowstyle": "-|>", "color": colour(self.role), "lw": self.width, "shrinkA": 0, "shrinkB": 0})
+                arrow.arrow_patch.set_clip_path(ax.patch)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,15 +27,17 @@ EIGHT_SCHOOLS_Y = (28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0)
 EIGHT_SCHOOLS_SIGMA = (15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0)
 
 
-def coin(heads: int = 6, tails: int = 4, a: float = 10.0, b: float = 10.0, coordinate: str = "logit") -> Problem:
+def coin(heads: int = 6, tails: int = 4, a: float = 10.0, b: float = 10.0,
+         coordinate: str = "logit") -> Problem:
     """A coin's probability p of heads, after a sequence of flips, with the prior p ~ Beta(a, b)::
 
         coordinate "p":      log p(x, p) = (a+h-1) log p + (b+t-1) log(1-p) - log B(a, b),     0 < p < 1
         coordinate "logit":  log p(x, z) = (a+h) log s(z) + (b+t) log s(-z) - log B(a, b),     z = log p/(1-p)
         log p(x) = log B(a+h, b+t) - log B(a, b)
 
-    The second line holds the Jacobian dp/dz = p (1-p); s is the logistic sigmoid. One sequence of flips is the data,
-    not the number of heads, so there is no binomial coefficient. The posterior of p is Beta(a+h, b+t).
+    The second line holds the Jacobian dp/dz = p (1-p); s is the logistic sigmoid. One sequence of flips is
+    the data, not the number of heads, so there is no binomial coefficient. The posterior of p is
+    Beta(a+h, b+t).
 
     Args:
         heads, tails: h and t, how many flips fell so.
@@ -73,8 +75,8 @@ def eight_schools(form: str = "plane", coordinate: str = "log tau", y: Sequence[
 
         y_j ~ N(theta_j, sigma_j^2),   theta_j ~ N(mu, tau^2),   mu ~ N(0, 5^2),   tau ~ half-Cauchy(0, 5)
 
-        form "plane":        theta integrated out: y_j ~ N(mu, sigma_j^2 + tau^2);    z = (mu, log tau)
-        form "non-centred":  theta_j = mu + tau eta_j, eta_j ~ N(0, 1);               z = (mu, log tau, eta_1..8)
+        form "plane":        theta integrated out: y_j ~ N(mu, sigma_j^2 + tau^2);   z = (mu, log tau)
+        form "non-centred":  theta_j = mu + tau eta_j, eta_j ~ N(0, 1);         z = (mu, log tau, eta_1..8)
         log p(y) = log ∫ N(y; 0, diag(sigma^2 + tau^2) + 5^2 1 1') p(tau) dtau        for both forms
 
     Args:
@@ -100,26 +102,31 @@ def eight_schools(form: str = "plane", coordinate: str = "log tau", y: Sequence[
 
     def constrain(z: Tensor) -> dict[str, Tensor]:
         mu, tau = z[..., 0], torch.exp(z[..., 1]) if logarithm else z[..., 1]
-        return {"mu": mu, "tau": tau} | ({} if plane else {"theta": mu.unsqueeze(-1) + tau.unsqueeze(-1) * z[..., 2:]})
+        if plane:
+            return {"mu": mu, "tau": tau}
+        return {"mu": mu, "tau": tau, "theta": mu.unsqueeze(-1) + tau.unsqueeze(-1) * z[..., 2:]}
 
     def log_joint(z: Tensor) -> Tensor:
         latents = constrain(z)
         mu, tau = latents["mu"], latents["tau"]
-        prior = _log_normal(mu, torch.full_like(mu, 25.0)) + math.log(2 / (5 * math.pi)) - torch.log1p((tau / 5) ** 2)
+        prior = (_log_normal(mu, torch.full_like(mu, 25.0))
+                 + math.log(2 / (5 * math.pi)) - torch.log1p((tau / 5) ** 2))
         if logarithm:
             prior = prior + z[..., 1]  # the Jacobian dtau/dlog tau = tau
         if plane:
             fit = _log_normal(effect - mu.unsqueeze(-1), sigma**2 + tau.unsqueeze(-1) ** 2).sum(-1)
         else:
             eta = z[..., 2:]
-            fit = (_log_normal(effect - latents["theta"], sigma**2) + _log_normal(eta, torch.ones_like(eta))).sum(-1)
+            fit = (_log_normal(effect - latents["theta"], sigma**2)
+                   + _log_normal(eta, torch.ones_like(eta))).sum(-1)
         return prior + fit if logarithm else torch.where(tau >= 0, prior + fit, -torch.inf)
 
-    evidence = Estimate(_eight_schools_evidence(tuple(effects.tolist())), "exact", source="quadrature over tau")
+    evidence = Estimate(_eight_schools_evidence(tuple(effects.tolist())), "exact",
+                        source="quadrature over tau")
     name = "eight schools" + ("" if logarithm else " in tau") + ("" if plane else ", non-centred")
     latents = ["mu", coordinate] + ([] if plane else [f"eta{j}" for j in range(1, 9)])
-    return Problem(log_joint, len(latents), name=name, latents=latents, log_evidence=evidence, constrain=constrain,
-                   device=device)
+    return Problem(log_joint, len(latents), name=name, latents=latents, log_evidence=evidence,
+                   constrain=constrain, device=device)
 
 
 def _log_normal(deviation: Tensor, variance: Tensor) -> Tensor:
@@ -142,7 +149,7 @@ def _eight_schools_evidence(y: tuple[float, ...]) -> float:
     grid = np.arange(-20.0, 20.0, 0.05)
     mode = grid[np.argmax([log_density(t) for t in grid])]
     top = log_density(mode)
-    # To the left the density falls no slower than exp(t), to the right than exp(-9 t): nothing is lost outside.
+    # To the left the density falls like exp(t), to the right like exp(-9 t): nothing is lost outside.
     mass, _ = quad(lambda t: math.exp(log_density(t) - top), mode - 45, mode + 15, points=[mode], limit=500,
                    epsabs=0, epsrel=1e-12)
     return top + math.log(mass)
@@ -150,16 +157,17 @@ def _eight_schools_evidence(y: tuple[float, ...]) -> float:
 
 def logistic_regression(columns: Columns = ("mean radius", "mean texture"), num_data: int | None = None,
                         prior_scale: float = 2.5, *, device: str | torch.device | None = None) -> Problem:
-    """Bayesian logistic regression: is a breast tumour benign (y = 1)? With weights w and s the logistic sigmoid::
+    """Bayesian logistic regression: is a breast tumour benign (y = 1)? With s the logistic sigmoid::
 
         log p(y, w) = sum_n log s((2 y_n - 1) w'x_n) + sum_i log N(w_i; 0, prior_scale^2)
 
-    x_n holds an intercept and the standardised measurements of patient n. With up to three weights the log evidence
-    is exact, by the trapezoidal rule in coordinates that whiten the posterior. With more it is unknown (None), and so
-    it is where that rule does not settle: a very wide prior over patients that a plane separates.
+    w are the weights; x_n holds an intercept and the standardised measurements of patient n. With up to three
+    weights the log evidence is exact, by the trapezoidal rule in coordinates that whiten the posterior. With
+    more it is unknown (None), and so it is where that rule does not settle: a very wide prior over patients
+    that a plane separates.
 
     Args:
-        columns: measurements by name or index (see `tightbound.data.breast_cancer`, which also gives X and y).
+        columns: measurements by name or index (see `tightbound.data.breast_cancer`, which gives X and y).
         num_data: keep the first so many patients; all 569 if left out.
         prior_scale: standard deviation of the prior of every weight.
         device: where the data live.
@@ -196,11 +204,12 @@ def _logistic_evidence(columns: tuple[str, ...], num_data: int, prior_scale: flo
 
 
 def _log_integral(log_joint: Callable[[Tensor], Tensor], dim: int) -> float | None:
-    """log ∫ exp(log_joint(w)) dw for a smooth, log-concave density of up to three dimensions; None where it fails.
+    """log ∫ exp(log_joint(w)) dw for a smooth, log-concave density in up to three dimensions; or None.
 
-    With w = mode + L u, where L L' is the inverse curvature at the mode, the density of u is round. For such a smooth
-    density halving the step of the trapezoidal rule squares its error (Trefethen & Weideman 2014), so that two steps
-    that agree to 1e-5 leave an error near 1e-10.
+    With w = mode + L u, where L L' is the inverse curvature at the mode, the density of u is round. For such
+    a smooth density halving the step of the trapezoidal rule squares its error (Trefethen & Weideman 2014),
+    so that two steps that agree to 1e-5 leave an error near 1e-10. None where 161 points an axis do not agree
+    with 81.
     """
     problem = Problem(log_joint, dim, device="cpu")
 
@@ -233,13 +242,15 @@ def linear_regression(columns: Columns = None, num_data: int | None = None, nois
                       prior_scale: float = 1.0, *, device: str | torch.device | None = None) -> Problem:
     """Bayesian linear regression of the progress of diabetes, with known noise s and prior scale t::
 
-        log p(y, w) = log N(y; X w, s^2 I) + log N(w; 0, t^2 I),        log p(y) = log N(y; 0, s^2 I + t^2 X X')
+        log p(y, w) = log N(y; X w, s^2 I) + log N(w; 0, t^2 I)
+        log p(y)    = log N(y; 0, s^2 I + t^2 X X')
 
-    The posterior is Gaussian, so that Laplace's method is exact on it. Standardised, y has standard deviation one;
-    least squares leaves residuals of 0.7.
+    The posterior is Gaussian, so that Laplace's method is exact on it. y is standardised: its standard
+    deviation is one, and least squares leaves residuals of 0.7.
 
     Args:
-        columns: measurements by name or index, all ten for None (see `tightbound.data.diabetes`, which gives X and y).
+        columns: measurements by name or index, all ten for None (see `tightbound.data.diabetes`, which gives
+            X and y).
         num_data: keep the first so many patients; all 442 if left out.
         noise_scale, prior_scale: s and t.
         device: where the data live.
@@ -249,8 +260,8 @@ def linear_regression(columns: Columns = None, num_data: int | None = None, nois
     """
     X, y, names = diabetes(columns, num_data)
     s, t = positive("noise_scale", noise_scale), positive("prior_scale", prior_scale)
-    marginal = torch.distributions.MultivariateNormal(torch.zeros_like(y), s**2 * torch.eye(len(y), dtype=y.dtype)
-                                                      + t**2 * X @ X.T)
+    covariance = s**2 * torch.eye(len(y), dtype=y.dtype) + t**2 * X @ X.T
+    marginal = torch.distributions.MultivariateNormal(torch.zeros_like(y), covariance)
     evidence = Estimate(marginal.log_prob(y), "exact", source="Gaussian integral")
     device = choose(device, default="cpu", dtype=torch.float64)
     X, y = X.to(device), y.to(device)
@@ -258,4 +269,5 @@ def linear_regression(columns: Columns = None, num_data: int | None = None, nois
     def log_joint(w: Tensor) -> Tensor:
         return _log_prior(y - w @ X.T, s) + _log_prior(w, t)
 
-    return Problem(log_joint, len(names), name="linear regression", latents=names, log_evidence=evidence, device=device)
+    return Problem(log_joint, len(names), name="linear regression", latents=names, log_evidence=evidence,
+                   device=device)

@@ -1,4 +1,4 @@
-"""Densities of known volume: each is hard in a way of its own. Their "evidence" is ln Z = log ∫ exp(log_joint(z)) dz."""
+"""Densities of known volume, each hard in its way; their "evidence" is ln Z = log ∫ exp(log_joint(z)) dz."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def quartic(g: float = 0.1) -> Problem:
     if g > 1e-8:
         log_z = math.log(kve(0.25, 1 / (32 * g))) - 0.5 * math.log(8 * g)  # kve(n, x) = exp(x) K_n(x)
     else:
-        log_z = 0.5 * LOG_2PI - 3 * g  # the first order, E x^4 = 3: the next, 48 g^2, is below double precision
+        log_z = 0.5 * LOG_2PI - 3 * g  # to first order, E x^4 being 3: the second, 48 g^2, is below precision
     return Problem(lambda z: (-0.5 * z**2 - g * z**4).squeeze(-1), 1, name="quartic", latents=["x"],
                    log_evidence=Estimate(log_z, "exact", source="Bessel function"))
 
@@ -54,12 +54,12 @@ def rosenbrock(a: float = 1.0, b: float = 100.0) -> Problem:
         x, y = z.unbind(-1)
         return -((a - x) ** 2) - b * (y - x**2) ** 2
 
-    return Problem(log_joint, 2, name="Rosenbrock", latents=["x", "y"],
-                   log_evidence=Estimate(math.log(math.pi / math.sqrt(b)), "exact", source="Gaussian integrals"))
+    evidence = Estimate(math.log(math.pi / math.sqrt(b)), "exact", source="Gaussian integrals")
+    return Problem(log_joint, 2, name="Rosenbrock", latents=["x", "y"], log_evidence=evidence)
 
 
 def banana(b: float = 0.1) -> Problem:
-    """A Gaussian N(0, diag(10^2, 1)) twisted into a banana by a map of Jacobian one, so that it stays normalised::
+    """A Gaussian N(0, diag(10^2, 1)) twisted into a banana by a map of Jacobian one: it stays normalised::
 
         log_joint(z) = log N(z1; 0, 10^2) + log N(z2 + b z1^2 - 100 b; 0, 1),      ln Z = 0
 
@@ -74,7 +74,8 @@ def banana(b: float = 0.1) -> Problem:
         z1, z2 = z.unbind(-1)
         return -0.5 * (z1 / 10) ** 2 - 0.5 * (z2 + b * z1**2 - 100 * b) ** 2 - LOG_2PI - math.log(10)
 
-    return Problem(log_joint, 2, name="banana", log_evidence=Estimate(0.0, "exact", source="normalised density"))
+    return Problem(log_joint, 2, name="banana",
+                   log_evidence=Estimate(0.0, "exact", source="normalised density"))
 
 
 def funnel(dim: int = 10) -> Problem:
@@ -128,9 +129,9 @@ def energy(number: int = 1) -> Problem:
         U4 = -log(exp(-((z2 - w1) / 0.4)^2 / 2) + exp(-((z2 - w1 + w3) / 0.35)^2 / 2))
         w1 = sin(pi z1 / 2),   w2 = 3 exp(-((z1 - 1) / 0.6)^2 / 2),   w3 = 3 sigmoid((z1 - 1) / 0.3)
 
-    U1 lives on the plane. U2 to U4 run on for ever along z1, so they are confined to the box [-4, 4]^2, with log joint
-    -inf outside. Their ln Z are found by quadrature: of U1 in the plane, of the others over z1, the integral over z2
-    being one of normal densities.
+    U1 lives on the plane. U2 to U4 run on for ever along z1, so they are confined to the box [-4, 4]^2, with
+    log joint -inf outside. Their ln Z are found by quadrature: of U1 in the plane, of the others over z1, the
+    integral over z2 being one of normal densities.
 
     Raises:
         ValueError: for a number that is not 1, 2, 3 or 4.
@@ -143,10 +144,12 @@ def energy(number: int = 1) -> Problem:
 
     def log_joint(z: Tensor) -> Tensor:
         inside = (z.abs() <= 4).all(-1)
-        bumps = torch.stack([-0.5 * ((z[..., 1] - centre) / scale) ** 2 for centre, scale in _bumps(number, z[..., 0])])
+        z1, z2 = z.unbind(-1)
+        bumps = torch.stack([-0.5 * ((z2 - centre) / scale) ** 2 for centre, scale in _bumps(number, z1)])
         return torch.where(inside, bumps.logsumexp(0), -torch.inf)
 
-    return Problem(log_joint, 2, name=f"U{number}", box=((-4.0, 4.0), (-4.0, 4.0)), log_evidence=_box_evidence(number))
+    return Problem(log_joint, 2, name=f"U{number}", box=((-4.0, 4.0), (-4.0, 4.0)),
+                   log_evidence=_box_evidence(number))
 
 
 def _u1(z: Tensor) -> Tensor:
@@ -172,8 +175,11 @@ def _u1_evidence() -> Estimate:
 @lru_cache
 def _box_evidence(number: int) -> Estimate:
     def over_z2(z1: float) -> float:
-        bumps = [(float(centre), scale) for centre, scale in _bumps(number, torch.tensor(z1, dtype=torch.float64))]
-        return sum(scale * (ndtr((4 - centre) / scale) - ndtr((-4 - centre) / scale)) for centre, scale in bumps)
+        total = 0.0
+        for centre, scale in _bumps(number, torch.tensor(z1, dtype=torch.float64)):
+            centre = float(centre)
+            total += scale * (ndtr((4 - centre) / scale) - ndtr((-4 - centre) / scale))
+        return total
 
     integral, _ = quad(over_z2, -4, 4, limit=200, epsabs=0, epsrel=1e-12)
     return Estimate(np.log(integral) + 0.5 * LOG_2PI, "exact", source="quadrature")
@@ -185,12 +191,14 @@ def two_modes(separation: float = 3.0, weight: float = 0.3, scale: float = 0.5) 
         p(z) = w N(z; -separation/2, scale^2) + (1 - w) N(z; separation/2, scale^2),      ln Z = 0
 
     Raises:
-        ValueError: for a weight not between 0 and 1, a separation that is negative, or a scale not above zero.
+        ValueError: for a weight not between 0 and 1, a separation that is negative, or a scale not above
+            zero.
     """
-    separation, weight, scale = real("separation", separation), real("weight", weight), positive("scale", scale)
+    separation, weight = real("separation", separation), real("weight", weight)
+    scale = positive("scale", scale)
     if separation < 0 or not 0 < weight < 1:
-        raise ValueError(f"two_modes needs a separation of at least 0 and a weight between 0 and 1, got {separation!r} "
-                         f"and {weight!r}")
+        raise ValueError("two_modes needs a separation of at least 0 and a weight between 0 and 1, got "
+                         f"{separation!r} and {weight!r}")
 
     def log_joint(z: Tensor) -> Tensor:
         left = -0.5 * ((z + separation / 2) / scale) ** 2 + math.log(weight)
@@ -211,5 +219,9 @@ def heavy_tail(df: float = 3.0, dim: int = 1) -> Problem:
     """
     df, dim = positive("df", df), count("dim", dim, least=1)
     constant = math.lgamma((df + dim) / 2) - math.lgamma(df / 2) - 0.5 * dim * math.log(math.pi * df)
-    return Problem(lambda z: constant - 0.5 * (df + dim) * torch.log1p((z**2).sum(-1) / df), dim, name="heavy tail",
+
+    def log_joint(z: Tensor) -> Tensor:
+        return constant - 0.5 * (df + dim) * torch.log1p((z**2).sum(-1) / df)
+
+    return Problem(log_joint, dim, name="heavy tail",
                    log_evidence=Estimate(0.0, "exact", source="normalised density"))

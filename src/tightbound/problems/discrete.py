@@ -1,4 +1,4 @@
-"""Questions about discrete latents, answered exactly by enumeration. Each has its own `log_joint` and `log_evidence`."""
+"""Questions about discrete latents, answered by enumeration; each has its `log_joint` and `log_evidence`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ MOST_TERMS = 2**20  # of an enumeration that is made unasked
 
 
 class GaussianMixture:
-    """Which component did each observation come from? A conjugate mixture with known scales and equal weights::
+    """Which component did each observation come from? A conjugate mixture, of known scales, equal weights::
 
         mu_k ~ N(0, prior_scale^2),   z_n ~ uniform on 0..K-1,   x_n | z_n = k ~ N(mu_k, scale^2)
         log p(x, z) = -N log K + sum_k log ∫ N(mu; 0, prior_scale^2) prod_{n: z_n = k} N(x_n; mu, scale^2) dmu
 
-    The means are integrated out. With n, S and Q the number, sum and sum of squares of component k's observations, s the
-    scale and t the prior scale, its integral is::
+    The means are integrated out. With n, S and Q the number, sum and sum of squares of component k's
+    observations, s the scale and t the prior scale, its integral is::
 
-        log ∫ ... dmu = -n/2 log(2 pi s^2) - 1/2 log(1 + n t^2/s^2) - Q / (2 s^2) + t^2 S^2 / (2 s^2 (s^2 + n t^2))
+        log ∫ ... dmu = -n/2 log(2 pi s^2) - 1/2 log(1 + n t^2/s^2) - Q / (2 s^2)
+                        + t^2 S^2 / (2 s^2 (s^2 + n t^2))
 
     Args:
         x: observations (N,).
@@ -46,7 +47,8 @@ class GaussianMixture:
                  device: str | torch.device | None = None):
         x = torch.as_tensor(x, dtype=torch.float64)
         if x.ndim != 1 or len(x) == 0 or not bool(torch.isfinite(x).all()):
-            raise ValueError(f"x must be a vector of finite numbers, one an observation, got shape {tuple(x.shape)}")
+            raise ValueError("x must be a vector of finite numbers, one an observation, got "
+                             f"{tuple(x.shape) if x.ndim != 1 else x.tolist()}")
         self.num_states, self.num_sites = count("num_components", num_components, least=1), len(x)
         self.scale, self.prior_scale = positive("scale", scale), positive("prior_scale", prior_scale)
         self.x = x.to(choose(device, default="cpu", dtype=torch.float64))
@@ -58,7 +60,8 @@ class GaussianMixture:
             ValueError: for another shape, or other values.
         """
         z = _codes(assignments, self.num_states, self.num_sites, "assignments").to(self.x.device)
-        member = (z.unsqueeze(-1) == torch.arange(self.num_states, device=z.device)).to(self.x.dtype)  # (..., N, K)
+        components = torch.arange(self.num_states, device=z.device)
+        member = (z.unsqueeze(-1) == components).to(self.x.dtype)  # (..., N, K)
         n, S, Q = member.sum(-2), self.x @ member, self.x**2 @ member
         s2, t2 = self.scale**2, self.prior_scale**2
         marginal = (-0.5 * n * math.log(2 * math.pi * s2) - 0.5 * torch.log1p(n * t2 / s2) - Q / (2 * s2)
@@ -91,8 +94,9 @@ class Ising:
 
         log_joint(s) = beta J sum_{<i, j>} s_i s_j,      log evidence = log sum_s exp(log_joint(s)) = log Z
 
-    Each site is paired with its right and its lower neighbour, so there are 2 size^2 pairs <i, j> (at size 2 every pair
-    counts twice, as the torus has it). A state is written in codes: 0 for spin -1 and 1 for spin +1, row by row.
+    Each site is paired with its right and its lower neighbour, so there are 2 size^2 pairs <i, j> (at size 2
+    every pair counts twice, as the torus has it). A state is written in codes: 0 for spin -1 and 1 for spin
+    +1, row by row.
 
     Args:
         size: sites along an edge.
@@ -113,7 +117,8 @@ class Ising:
     def __init__(self, size: int = 4, beta: float = 0.3, J: float = 1.0):
         self.size, self.beta, self.J = count("size", size, least=2), real("beta", beta), real("J", J)
         if self.beta < 0:
-            raise ValueError(f"beta must not be negative, got {beta!r}: for neighbours that repel give a negative J")
+            raise ValueError(f"beta must not be negative, got {beta!r}: "
+                             "give a negative J to make neighbours repel")
         self.num_states, self.num_sites = 2, self.size**2
 
     def log_joint(self, states: Tensor) -> Tensor:

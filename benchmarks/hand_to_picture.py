@@ -1,0 +1,168 @@
+"""How long from the hand to the picture? Explorers in a page and on a kernel, beside `ipywidgets.interact` with matplotlib.
+
+    python benchmarks/hand_to_picture.py
+
+A real browser gets real key presses and mouse movements. The clock runs from the event's own time stamp to the first task
+after the browser has painted the frame that holds the new picture: once the picture is drawn (for `interact`: once its
+new image is decoded) a requestAnimationFrame callback posts a message, which is handled after that frame's paint. The
+table gives medians in milliseconds; a screen at 60 frames a second makes a hand wait 8 of them on average.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from browser import Hand, launch, visit  # noqa: E402
+from lab import open_notebook, serve, write_notebook  # noqa: E402
+
+from tightbound.explore.laplace import coin, eight_schools  # noqa: E402
+
+FLIPS = (200, 100, 50, 30)  # so that every move asks for something new
+GOALS = {"page": (16, 10), "kernel": (50, 4)}  # milliseconds at most; times faster than interact, at least
+
+INTERACT = """
+import matplotlib.pyplot as plt
+import ipywidgets
+from tightbound import figures
+def draw(flips, share):
+    frame = coin.frame(flips=flips, share=share)
+    with figures.style():
+        fig, ax = plt.subplots(figsize=(6.4, 3.2))
+        ax.fill_between(frame["z"], frame["exact"], color=figures.colour("truth"), alpha=0.25)
+        ax.fill_between(frame["z"], frame["gaussian"], color=figures.colour("approximation"), alpha=0.25)
+        ax.plot(frame["z"], frame["exact"], **figures.line("truth"))
+        ax.plot(frame["z"], frame["gaussian"], **figures.line("approximation"))
+        ax.set(xlim=(0, 1), ylim=(0, 1.12), yticks=[0, 0.5, 1], xlabel="p, the probability of heads",
+               ylabel="joint density / its maximum")
+        plt.show()
+sliders = {name: ipywidgets.SelectionSlider(options=coin.controls[name].stops, value=coin.controls[name].value)
+           for name in ("flips", "share")}
+_ = ipywidgets.interact(draw, **sliders)
+"""
+
+# Starts the clock at the next event of a kind; `drawn` resolves when the picture is there, and then one frame is painted.
+CLOCK = """(root, kind, drawn) => {
+  const began = new Promise(done => window.addEventListener(kind, event => done(event.timeStamp), { capture: true, once: true }));
+  const painted = () => new Promise(done => requestAnimationFrame(() => {
+    const channel = new MessageChannel();
+    channel.port1.onmessage = () => done(performance.now());
+    channel.port2.postMessage(0);
+  }));
+  window.measured = drawn(root).then(painted).then(async end => end - await began);
+}"""
+EXPLORER = "root => new Promise(done => root.addEventListener('tb-drawn', done, { once: true }))"
+IMAGE = """root => new Promise(done => {
+  const before = root.querySelector("img")?.src;
+  const look = () => { const image = root.querySelector("img");
+    if (image && image.src !== before) { watch.disconnect(); image.decode().then(done); } };
+  const watch = new MutationObserver(look);
+  watch.observe(root, { childList: true, subtree: true, attributes: true });
+})"""
+
+
+def measure(root, kind: str, drawn: str, move) -> float:
+    """Milliseconds from an event of a kind, which `move` brings about, to its picture."""
+    root.evaluate(f"(root, kind) => ({CLOCK})(root, kind, {drawn})", kind)
+    move()
+    elapsed = root.evaluate("() => window.measured")
+    root.page.wait_for_timeout(15)
+    return elapsed
+
+
+def press_keys(hand: Hand, name: str, part: int, places: list[dict]) -> list[float]:
+    """Walks a slider from its first stop to its last, once for each place of the other controls."""
+    times = []
+    for place in places:
+        hand.ask(place)
+        slider = hand.control(name)[part]
+        slider.press("Home")
+        hand.ask({})
+        times += [measure(hand.root, "keydown", EXPLORER, lambda: hand.page.keyboard.press("ArrowRight"))
+                  for _ in range(int(slider.get_attribute("max")))]
+    return times
+
+
+def drag(hand: Hand, moves: int = 64) -> list[float]:
+    """Drags the point on a zigzag, always between its stops."""
+    hand.reset()
+    hand.root.scroll_into_view_if_needed()
+    box = hand.root.locator(".tb-handle").bounding_box()
+    x, y, mouse = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, hand.page.mouse
+    mouse.move(x, y)
+    mouse.down()
+    times = [measure(hand.root, "pointermove", EXPLORER, lambda i=i: mouse.move(x + 2 * (i % 32) + 1, y - 1.5 * (i % 32) + i // 32))
+             for i in range(moves)]
+    mouse.up()
+    return times
+
+
+def explorers(coin_hand: Hand, schools_hand: Hand) -> dict[str, list[float]]:
+    xs, ys = (schools_hand.spec["controls"]["point"][key] for key in "xy")
+    return {"coin": press_keys(coin_hand, "share", 0, [{"flips": flips, "share": 0} for flips in FLIPS]),
+            "eight schools": press_keys(schools_hand, "point", 0, [{"point": [xs[0], ys[i]]} for i in (8, 12, 16)]),
+            "eight schools, dragged": drag(schools_hand)}
+
+
+def interact(notebook) -> dict[str, list[float]]:
+    root = notebook.page.locator(".jp-OutputArea-child", has=notebook.page.locator(".widget-interact")).last
+    root.scroll_into_view_if_needed()
+    handle = root.locator(".noUi-handle").nth(1)
+    times = []
+    for flips in FLIPS:
+        notebook.run(f"sliders['share'].value = 0; sliders['flips'].value = {flips}")
+        handle.focus()
+        notebook.page.wait_for_timeout(500)
+        times += [measure(root, "keydown", IMAGE, lambda: notebook.page.keyboard.press("ArrowRight")) for _ in range(20)]
+    return {"coin": times}
+
+
+def race() -> dict[str, dict[str, list[float]]]:
+    with tempfile.TemporaryDirectory() as folder, launch() as chromium:
+        root, home = Path(folder, "root"), Path(folder, "home")
+        root.mkdir()
+        home.mkdir()
+        for make in (coin, eight_schools):
+            (root / f"{make.__name__}.html").write_text(f"<!doctype html><meta charset=utf-8>{make().html()}")
+        write_notebook(root / "race.ipynb", "from tightbound.explore import laplace\ncoin, schools = laplace.coin(), laplace.eight_schools()",
+                       "coin", "schools", INTERACT)
+        with visit(chromium, (root / "coin.html").as_uri()) as one, visit(chromium, (root / "eight_schools.html").as_uri()) as other:
+            page = explorers(*(Hand(seen.page.locator(".tb-explorer")) for seen in (one, other)))
+        with serve(root, home) as address, open_notebook(chromium, address, "race.ipynb") as notebook:
+            notebook.run_all()
+            return {"page": page, "interact": interact(notebook),
+                    "kernel": explorers(notebook.hand("the coin"), notebook.hand("eight schools"))}
+
+
+def main() -> None:
+    times = race()
+    peer = statistics.median(times["interact"]["coin"])
+    print(f"{'':34s}{'moves':>7s}{'median ms':>11s}{'95% below':>11s}{'times faster':>14s}")
+    rows = []
+    for life in ("page", "kernel", "interact"):
+        for name, measured in times[life].items():
+            median, late = statistics.median(measured), statistics.quantiles(measured, n=20)[-1]
+            label = {"page": f"page, {name}", "kernel": f"kernel, {name}", "interact": "ipywidgets.interact, coin"}[life]
+            most, least = GOALS.get(life, (float("inf"), 0))
+            rows.append({"what": label, "moves": len(measured), "median_ms": round(median, 1), "p95_ms": round(late, 1),
+                         "times_faster": round(peer / median, 1), "reached": median <= most and peer / median >= least})
+            print(f"{label:34s}{len(measured):7d}{median:11.1f}{late:11.1f}{peer / median:14.1f}"
+                  f"{'' if rows[-1]['reached'] else '   goal missed'}")
+    print(f"Goals: a page at most {GOALS['page'][0]} ms and {GOALS['page'][1]} times faster than interact, "
+          f"a kernel at most {GOALS['kernel'][0]} ms and {GOALS['kernel'][1]} times faster.")
+    target = ROOT / "_build" / "benchmarks" / "hand_to_picture.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_suffix(".new")
+    fresh.write_text(json.dumps({"goals": GOALS, "rows": rows, "times_ms": times, "load": os.getloadavg()}, indent=1))
+    fresh.replace(target)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,488 @@
+"""The checks: right answers pass, wrong ones are told what is wrong, and the references are right."""
+
+import ast
+import importlib
+import math
+import pkgutil
+import random
+import re
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from scipy.integrate import quad
+from scipy.stats import norm
+
+from tightbound import Estimate, Problem, checks, exact, laplace, problems
+from tightbound.checks import Check, CheckFailed, Option, Question, Quiz, Wrong
+from tightbound.checks import laplace as laplace_checks
+
+EXERCISES = Path(__file__).resolve().parent.parent / "chapters" / "exercises"
+MODULES = {info.name: module for info in pkgutil.iter_modules(checks.__path__)
+           if hasattr(module := importlib.import_module(f"tightbound.checks.{info.name}"), "ALL")}
+CHECKS = {f"{topic}.{name}": value for topic, module in MODULES.items()
+          for name, value in vars(module).items() if isinstance(value, Check)}
+WRONGS = {f"{name}: {wrong.name}": (check, wrong) for name, check in CHECKS.items() for wrong in check.wrongs}
+QUIZZES = {topic: module.quiz for topic, module in MODULES.items()}
+
+each_check = pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+
+
+def seeds(check):
+    return range(10 if check.num_instances >= 10 else 2)  # few instances: each is dear
+
+
+def outputs(value):
+    return list(value) if isinstance(value, tuple) else [value]
+
+
+def diagnosis(check, function, seed=0):
+    found = check.diagnose(function, seed=seed)
+    return found and found[0]
+
+
+def test_every_check_is_found():
+    assert [name for name in CHECKS if name.startswith("laplace.")] == [
+        f"laplace.{name}" for name in ("evidence", "coin", "away", "predictive", "bic", "modes")]
+    assert [*CHECKS.values()] == [check for module in MODULES.values() for check in module.ALL]
+
+
+# Right and wrong answers ----------------------------------------------------------------------------------
+
+@each_check
+def test_the_reference_passes(check):
+    for seed in seeds(check):
+        assert check.diagnose(check.reference, seed=seed) is None
+
+
+@pytest.mark.parametrize(("check", "wrong"), WRONGS.values(), ids=WRONGS)
+def test_a_catalogued_wrong_answer_gets_its_own_diagnosis(check, wrong):
+    def answer(**arguments):
+        values = outputs(check.reference(**arguments))
+        values[wrong.output] = wrong.answer(**arguments)
+        return tuple(values) if len(values) > 1 else values[0]
+
+    for seed in seeds(check):
+        name, message = check.diagnose(answer, seed=seed)
+        assert name == wrong.name and wrong.message in message
+        fine = [output for k, output in enumerate(check.outputs) if k != wrong.output]
+        assert all(output in message for output in fine)  # "mean is right, but ..."
+
+
+@each_check
+def test_the_catalogue_is_tidy(check):
+    names, messages = [wrong.name for wrong in check.wrongs], [wrong.message for wrong in check.wrongs]
+    assert names and len({*names}) == len({*messages}) == len(names)
+    assert all(text.strip() for text in (*names, *messages, *check.hints.texts))
+    assert all(0 <= wrong.output < len(check.outputs) for wrong in check.wrongs)
+    assert len(check.hints) == len({*check.hints.texts}) == 3
+
+
+@each_check
+def test_an_answer_outside_the_catalogue_is_shown_beside_the_right_one(check):
+    def answer(**arguments):
+        first, *others = outputs(check.reference(**arguments))
+        return (first + 0.1234, *others) if others else first + 0.1234
+
+    name, message = check.diagnose(answer, seed=0)
+    assert name == "other"
+    expected, got = re.search(r"Expected (.*), got (.*)\non this instance: ", message).groups()
+    expected, got = np.array(ast.literal_eval(expected)), np.array(ast.literal_eval(got))
+    assert got - expected == pytest.approx(np.full(got.shape, 0.1234), abs=1e-7)
+    assert all(argument in message for argument in check.draw(random.Random(0)))
+
+
+@each_check
+def test_every_call_draws_fresh_instances(check):
+    drawn = []
+
+    def stop(**arguments):
+        drawn.append(repr(arguments) + repr([vars(a) for a in arguments.values() if isinstance(a, Problem)]))
+        raise ValueError
+
+    def first(seed):
+        check.diagnose(stop, seed=seed)
+        return drawn.pop()
+
+    if not any(isinstance(a, Problem) for a in check.draw(random.Random(0)).values()):
+        assert first(1) == first(1) != first(2)
+    assert first(None) != first(None)
+
+
+# What is wrong with any answer ----------------------------------------------------------------------------
+
+def nothing(**arguments):
+    pass
+
+
+def stub(**arguments):
+    raise NotImplementedError()
+
+
+def crash(**arguments):
+    raise KeyError("ouch")
+
+
+def leave(**arguments):
+    raise SystemExit("bye")
+
+
+GENERAL = {
+    "returned nothing": nothing, "not written": stub, "raised": crash, "not a function": 3.0,
+    "not a number": lambda **arguments: "a lot", "number of outputs": lambda **arguments: [1.0] * 4,
+    "shape": None, "NaN": None,  # these depend on the check
+}
+
+
+def faulty(check, fault):
+    def shape(**arguments):
+        return tuple(torch.zeros(7, 7) for _ in check.outputs)
+
+    def nan(**arguments):
+        return tuple(value * math.nan for value in outputs(check.reference(**arguments)))
+
+    return GENERAL[fault] or {"shape": shape, "NaN": nan}[fault]
+
+
+@each_check
+def test_general_faults_have_messages_of_their_own(check):
+    found = {fault: check.diagnose(faulty(check, fault), seed=0) for fault in GENERAL}
+    assert {fault: name for fault, (name, _) in found.items()} == {fault: fault for fault in GENERAL}
+    messages = {message for _, message in found.values()}
+    assert len(messages) == len(GENERAL) and not messages & {wrong.message for wrong in check.wrongs}
+
+
+def small(reference=lambda x: x.sum(), **options):
+    """A check that costs nothing: the sum of a vector."""
+    return Check("sum", draw=lambda stream: {"x": torch.tensor([stream.random(), 2.0], dtype=torch.float64)},
+                 reference=reference, outputs=["total"], hints=["a", "b", "c"], wrongs=[], **options)
+
+
+def test_messages_name_what_is_wrong():
+    say = {fault: small().diagnose(function)[1] for fault, function in GENERAL.items() if function}
+    assert "return" in say["returned nothing"] and "NotImplementedError" in say["not written"]
+    assert "KeyError" in say["raised"] and "ouch" in say["raised"] and "x = [" in say["raised"]
+    assert "str" in say["not a number"] and "got 4" in say["number of outputs"]
+    assert "float" in say["not a function"]
+    assert "(2,)" in small().diagnose(lambda x: x)[1]
+
+
+def test_a_loop_that_never_ends_is_stopped():
+    def forever(x):
+        while True:
+            pass
+
+    def stubborn(x):
+        while True:
+            try:
+                time.sleep(1)
+            except Exception:
+                pass
+
+    def slow(x):  # no single call takes long
+        time.sleep(0.2)
+        return x.sum()
+
+    for function in (forever, stubborn, slow):
+        name, message = small(seconds=0.5).diagnose(function)
+        assert name == "too slow" and "0.5 seconds" in message
+    assert small(seconds=30).diagnose(lambda x: x.sum()) is None
+
+
+def test_a_function_that_changes_its_arguments_is_told_so():
+    def careless(x):
+        x += 1
+        return x.sum() - 2
+
+    name, message = small().diagnose(careless)
+    assert name == "changed its arguments" and "argument x" in message
+
+
+def test_leaving_the_program_counts_as_an_error():
+    assert diagnosis(small(), leave) == "raised"
+
+
+def test_many_kinds_of_numbers_are_accepted():
+    for kind in (float, lambda v: v, lambda v: v.reshape(1), lambda v: v.requires_grad_(), np.float64,
+                 lambda v: v.numpy(), lambda v: (v,), lambda v: [v], lambda v: Estimate(float(v))):
+        assert small().diagnose(lambda x: kind(x.sum())) is None
+    assert small(tolerance=1e-5).diagnose(lambda x: x.float().sum()) is None
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.complex_numbers() | st.text() | st.binary()
+    | st.sampled_from([10**400, object(), torch.zeros(0), torch.tensor(1j), np.array(["a"])]),
+    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner),
+    max_leaves=4)
+
+
+@given(value=junk)
+@settings(deadline=None)
+def test_any_junk_gets_a_diagnosis_and_no_traceback(value):
+    for check in (small(reference=lambda x: 1e300), laplace_checks.away):
+        name, message = check.diagnose(lambda **arguments: value)
+        assert name and message
+
+
+@given(error=st.floats(-1, 1), size=st.floats(1e-3, 1e6), sign=st.sampled_from([-1, 1]))
+@settings(deadline=None)
+def test_the_tolerance_is_relative_to_the_answer_or_one(error, size, sign):
+    allowed = 1e-3 * max(size, 1)
+    check = small(reference=lambda x: sign * size, tolerance=1e-3)
+    off = check.diagnose(lambda x: sign * size + 0.99 * error * allowed)
+    assert off is None
+    further = math.copysign(1.01 + abs(error), error)
+    assert diagnosis(check, lambda x: sign * size + further * allowed) == "other"
+
+
+def test_calling_prints_or_raises(capsys):
+    check = small()
+    check(lambda x: x.sum())
+    assert capsys.readouterr().out == "✓ sum: right, on 20 fresh instances\n"
+    with pytest.raises(CheckFailed, match="sum: total is off") as failure:
+        check(lambda x: x.sum() + 1)
+    lines = failure.value._render_traceback_()  # what a notebook shows in place of the traceback
+    assert len(lines) == 1 and lines[0].startswith("✗ sum: total is off") and "hints" in lines[0]
+
+
+def test_infinity_is_close_to_nothing_but_itself():
+    check = small(reference=lambda x: -math.inf)
+    assert check.diagnose(lambda x: -math.inf) is None
+    assert diagnosis(check, lambda x: 0.0) == diagnosis(check, lambda x: math.inf) == "other"
+    finite = small()
+    finite.wrongs = (Wrong("infinite", lambda x: math.inf, "infinite"),)
+    assert diagnosis(finite, lambda x: 0.0) == "other" and diagnosis(finite, lambda x: math.inf) == "infinite"
+
+
+def test_a_wrong_answer_that_cannot_be_computed_is_passed_over():
+    check = small()
+    check.wrongs = (Wrong("broken", lambda x: 1 / 0, "?"), Wrong("twice", lambda x: 2 * x.sum(), "doubled"))
+    assert diagnosis(check, lambda x: 2 * x.sum()) == "twice"
+
+
+# The assignments ------------------------------------------------------------------------------------------
+
+def cells(topic):
+    return nbformat.read(EXERCISES / topic / f"{topic}.ipynb", as_version=4).cells
+
+
+def functions(topic, *, solved):
+    """What the cells of the assignment define, with the solutions in them or with stubs."""
+    space, region = {}, re.compile("### BEGIN SOLUTION.*?### END SOLUTION", re.S)
+    for cell in cells(topic):
+        if cell.id == "imports" or cell.metadata.get("nbgrader", {}).get("solution"):
+            exec(cell.source if solved else region.sub("raise NotImplementedError()", cell.source), space)
+    return space
+
+
+@pytest.mark.parametrize("topic", MODULES)
+def test_the_assignment_asks_for_every_check_once(topic):
+    names = [name.split(".")[1] for name in CHECKS if name.startswith(f"{topic}.")]
+    sources = [cell.source for cell in cells(topic) if cell.cell_type == "code"]
+    for name in names:
+        assert sources.count(f"check.{name}({name})") == 1 and sources.count(f"check.{name}.hints") == 1
+        metadata = {cell.id: cell.metadata for cell in cells(topic)}
+        solution, test = metadata[f"{name}-solution"], metadata[f"{name}-test"]
+        assert solution.nbgrader.solution and "hide-cell" in solution.tags
+        assert test.nbgrader.grade and test.nbgrader.locked and test.nbgrader.points > 0
+
+
+@each_check
+def test_the_worked_solution_passes_and_the_stub_does_not(check):
+    topic, name = next(key for key, value in CHECKS.items() if value is check).split(".")
+    assert check.diagnose(functions(topic, solved=True)[name], seed=1) is None
+    assert diagnosis(check, functions(topic, solved=False)[name]) == "not written"
+
+
+def test_the_numbers_in_the_worked_solution_of_modes():
+    solution = next(cell.source for cell in cells("laplace") if cell.id == "modes-solution")
+    modes = functions("laplace", solved=True)["modes"]
+    gap = {far: -float(modes(problems.two_modes(separation=far))) for far in (2.0, 1.5, 1.25, 0.5)}
+    assert abs(gap[2.0]) < 0.01 and abs(gap[0.5]) < 0.01
+    assert f"{gap[1.5]:+.2f} at 1.5" in solution and f"{gap[1.25]:+.2f}. By 0.5" in solution
+
+
+# Hints and quiz -------------------------------------------------------------------------------------------
+
+class Page(HTMLParser):
+    """The tags, the attributes and the text of a piece of HTML, in which every tag is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.text, self.open = [], [], "", []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.open.append(tag)
+        self.attributes += [name for name, _ in attributes]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def is_passive(page):
+    """No script, nothing that is fetched: it works in a page without a kernel."""
+    return not {"script", "iframe", "img", "link", "object"} & {*page.tags} and not any(
+        name.startswith("on") or name in ("src", "href") for name in page.attributes)
+
+
+@each_check
+def test_hints_open_one_by_one(check):
+    page = Page(check.hints._repr_html_())
+    assert is_passive(page) and "open" not in page.attributes
+    assert page.tags.count("details") == page.tags.count("summary") == 3
+    for i, text in enumerate(check.hints.texts):
+        assert check.hints[i] == text and text in page.text
+        assert text not in repr(check.hints)
+
+
+@pytest.mark.parametrize("quiz", QUIZZES.values(), ids=QUIZZES)
+def test_the_quiz_explains_every_option(quiz):
+    page = Page(quiz._repr_html_())
+    options = [option for question in quiz.questions for option in question.options]
+    assert is_passive(page) and page.tags.count("details") == page.tags.count("summary") == len(options)
+    assert page.text.count("✓ Right.") == len(quiz.questions) == 5
+    assert page.text.count("✗ Not so.") == len(options) - len(quiz.questions)
+    for question in quiz.questions:
+        assert question.text in page.text and sum(option.right for option in question.options) == 1
+        for texts in zip(*((option.text, option.why) for option in question.options)):
+            assert len({*texts}) == len(texts) and all(text.strip() and text in page.text for text in texts)
+    places = {[option.right for option in question.options].index(True) for question in quiz.questions}
+    assert len(places) > 1
+
+
+letters = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])
+
+
+@given(texts=st.lists(st.text(letters, min_size=1).filter(str.strip), min_size=6, max_size=6, unique=True))
+def test_texts_are_escaped(texts):
+    texts = [f"<b>{text}&amp;\"'" for text in texts]
+    question, hint, *others = texts
+    quiz = Quiz("q", [Question(question, [Option(others[0], others[1], True), Option(others[2], others[3])])])
+    page = Page(quiz._repr_html_())
+    assert "b" not in page.tags and all(text in page.text for text in (question, *others))
+    hints = Check(question, draw=dict, reference=None, outputs=[], wrongs=[], hints=[hint] * 3).hints
+    assert "b" not in Page(hints._repr_html_()).tags and hint in Page(hints._repr_html_()).text
+
+
+@pytest.mark.parametrize("options", [
+    [Option("a", "b", True)], [Option("a", "b"), Option("c", "d")],
+    [Option("a", "b", True), Option("c", "d", True)], [Option("a", "b", True), Option("c", " ")]],
+    ids=["one option", "none right", "two right", "no explanation"])
+def test_a_question_that_makes_no_sense_is_refused(options):
+    with pytest.raises(ValueError, match="'Why'"):
+        Question("Why", options)
+
+
+# The references, found by other routes --------------------------------------------------------------------
+
+def instances(check, count, **fixed):
+    stream = random.Random(12345)
+    return [{**check.draw(stream), **fixed} for _ in range(count)]
+
+
+def quadratic_on_grid(energy, gradient, hessian, num_points=401):
+    """The integral of exp(-u) for a quadratic u in the plane, and its mean, by the trapezium rule."""
+    centre = -torch.linalg.solve(hessian, gradient)
+    deviations = torch.linalg.inv(hessian).diagonal().sqrt()
+    sides = [torch.linspace(float(c - 9 * s), float(c + 9 * s), num_points, dtype=torch.float64)
+             for c, s in zip(centre, deviations)]
+    z = torch.stack(torch.meshgrid(*sides, indexing="ij"), -1)
+    u = energy + z @ gradient + 0.5 * ((z @ hessian) * z).sum(-1)
+    weight = torch.exp(-u) * math.prod(float(side[1] - side[0]) for side in sides)
+    return weight.sum(), (weight.unsqueeze(-1) * z).sum((0, 1)) / weight.sum()
+
+
+def matrix(seed):
+    root = torch.randn(2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return root @ root.T + 0.5 * torch.eye(2, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_evidence_is_the_integral_of_a_bell(seed):
+    energy, hessian = torch.tensor(1.0 + 3 * seed, dtype=torch.float64), matrix(seed)
+    volume, _ = quadratic_on_grid(energy, torch.zeros(2, dtype=torch.float64), hessian)
+    log_evidence = laplace_checks.evidence.reference(energy, hessian)
+    assert float(log_evidence) == pytest.approx(float(volume.log()), abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_away_is_the_integral_and_the_mean_of_a_shifted_bell(seed):
+    stream = torch.Generator().manual_seed(100 + seed)
+    mu, gradient = torch.randn(2, 2, dtype=torch.float64, generator=stream)
+    energy, hessian = torch.tensor(1.0 + 3 * seed, dtype=torch.float64), matrix(seed)
+    volume, offset = quadratic_on_grid(energy, gradient, hessian)
+    mean, log_evidence = laplace_checks.away.reference(mu, energy, gradient, hessian)
+    assert float(log_evidence) == pytest.approx(float(volume.log()), abs=1e-9)
+    torch.testing.assert_close(mean, mu + offset, rtol=0, atol=1e-9)
+
+
+def test_coin_is_what_the_method_finds_by_itself():
+    for arguments in instances(laplace_checks.coin, 8):
+        approx = laplace.approximate(problems.coin(**arguments), num_starts=1)
+        mean, variance, log_evidence = laplace_checks.coin.reference(**arguments)
+        assert mean == pytest.approx(float(approx.q.loc), abs=1e-7)
+        assert variance == pytest.approx(float(approx.q.covariance_matrix), rel=1e-6)
+        assert log_evidence == pytest.approx(float(approx.log_evidence), abs=1e-7)
+
+
+def test_predictive_is_close_to_the_average_and_the_plug_in_is_not():
+    errors, plug_in_errors = [], []
+    for arguments in instances(laplace_checks.predictive, 200):
+        x, mean, covariance = arguments.values()
+        m, s = float(x @ mean), math.sqrt(float(x @ covariance @ x))
+        average, _ = quad(lambda e: norm.pdf(e) / (1 + math.exp(-m - s * e)), -10, 10)
+        errors.append(abs(float(laplace_checks.predictive.reference(**arguments)) - average))
+        plug_in_errors.append(abs(1 / (1 + math.exp(-m)) - average))
+    assert max(errors) < 0.02 < 0.1 < max(plug_in_errors)
+
+
+def test_the_average_over_weights_is_one_over_their_activation():
+    x, mean, covariance = instances(laplace_checks.predictive, 1)[0].values()
+    noise = torch.randn(200_000, len(x), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    p = torch.sigmoid((mean + noise @ torch.linalg.cholesky(covariance).T) @ x)
+    allowed = 0.02 + 4 * float(p.std()) / math.sqrt(len(p))  # the formula's accuracy and four standard errors
+    found = laplace_checks.predictive.reference(x, mean, covariance)
+    assert float(found) == pytest.approx(float(p.mean()), abs=allowed)
+
+
+@pytest.mark.parametrize("d", [1, 3])
+def test_bic_differs_from_an_exact_evidence_by_a_constant(d):
+    """Of n data y_i ~ N(w, I_d) with the prior w ~ N(0, I_d) only their mean m and their scatter matter."""
+    m, left = 0.7, []
+    for n in (10**3, 10**6):
+        best = -0.5 * n * d * math.log(2 * math.pi) - 0.5 * n * d  # with scatter n in every dimension
+        evidence = best - 0.5 * d * math.log(1 + n) - 0.5 * d * m**2 * n / (1 + n)
+        left.append(evidence - laplace_checks.bic.reference(best, d, n))
+    assert left == pytest.approx([-0.5 * d * m**2] * 2, abs=2e-3)
+
+
+def test_modes_is_the_sum_of_the_areas():
+    for arguments in instances(laplace_checks.modes, 2):
+        problem = arguments["problem"]
+        density = lambda z: float(problem.log_joint(torch.tensor([z], dtype=torch.float64)).exp())
+        areas = [quad(density, -8, 0, points=[-2.5])[0], quad(density, 0, 8, points=[2.5])[0]]
+        found = laplace_checks._each_mode(problem).exp().tolist()
+        assert sorted(found) == pytest.approx(sorted(areas), abs=2e-4)
+        assert float(laplace_checks.modes.reference(problem)) == pytest.approx(math.log(sum(areas)), abs=2e-4)
+        assert float(exact.quadrature(problem)) == pytest.approx(math.log(sum(areas)), abs=1e-8)
+
+
+def test_modes_of_three_bells_in_the_plane():
+    centres = torch.tensor([[-2.0, 0.0], [2.0, 0.5], [0.0, 2.5]], dtype=torch.float64)
+    log_weights = torch.tensor([0.2, 0.5, 1.5], dtype=torch.float64).log()
+    bells = lambda z: (log_weights - 8 * (z.unsqueeze(-2) - centres).square().sum(-1)).logsumexp(-1)
+    exactly = math.log(2.2 * 2 * math.pi / 16)
+    assert float(laplace_checks.modes.reference(Problem(bells, 2))) == pytest.approx(exactly, abs=1e-4)
+    assert diagnosis(laplace_checks.modes, lambda problem: laplace.approximate(problem).log_evidence) \
+        == "highest mode only"
