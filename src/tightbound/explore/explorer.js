@@ -10,7 +10,8 @@ export function render({ model, el }) {
 
   let params = structuredClone(model.get("params"));
   let frame = readFrame(model.get("frame"));
-  let asked = params, waiting = 0, newer = false; // what was asked last; answers to come; has the hand moved on since?
+  // What was asked last, and when; how many answers are to come; whether the hand has moved on since.
+  let asked = params, when = 0, waiting = 0, newer = false;
 
   if (spec.title) root.append(make("p", "tb-title", spec.title));
   const panel = root.appendChild(make("div", "tb-controls"));
@@ -27,12 +28,13 @@ export function render({ model, el }) {
     params = { ...params, ...changed };
     for (const control of controls) control.show(params);
     newer = true;
+    if (performance.now() - when > 5000) waiting = 0; // an answer may be lost with its connection
     if (!waiting) request();
   };
   const request = () => { // the newest wins: one is answered, at most one more stands in line
     newer = false;
     if (Object.keys(params).every((name) => String(params[name]) === String(asked[name]))) return;
-    asked = params;
+    [asked, when] = [params, performance.now()];
     waiting += 1;
     model.send({ params }, { iopub: { status: started } });
   };
