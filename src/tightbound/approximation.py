@@ -80,7 +80,7 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the league: a method on a problem. `error` stands in for the numbers where the method refused."""
+    """One line of the league: a method on a problem. `error` says why, where the method refused."""
 
     problem: str
     method: str
@@ -94,7 +94,7 @@ class Row:
 
     def cells(self) -> tuple[str, ...]:
         if self.log_evidence is None:
-            return (self.problem, self.method, "–", self.error, "–", "–", "–", "–")
+            return (self.problem, self.method, "–", "refused", "–", "–", "–", "–")
         error = self.log_evidence.standard_error
         return (self.problem, self.method, f"{self.log_evidence.value:.4f}", self.log_evidence.kind,
                 "unknown" if self.gap is None else f"{self.gap:+.4f}", "–" if error is None else f"{error:.4f}",
@@ -114,18 +114,23 @@ class League:
         table = [Row.HEAD, *(row.cells() for row in self.rows)]
         widths = [max(len(line[i]) for line in table) for i in range(len(Row.HEAD))]
         left = (0, 1, 3)
-        return "\n".join("  ".join(cell.ljust(width) if i in left else cell.rjust(width)
-                                   for i, (cell, width) in enumerate(zip(line, widths))).rstrip() for line in table)
+        lines = ["  ".join(cell.ljust(width) if i in left else cell.rjust(width)
+                           for i, (cell, width) in enumerate(zip(line, widths))).rstrip() for line in table]
+        return "\n".join(lines + self._refusals())
 
     __repr__ = __str__
+
+    def _refusals(self) -> list[str]:
+        return [f"{row.method} refused {row.problem}: {row.error}" for row in self.rows if row.error]
 
     def _repr_html_(self) -> str:
         head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in Row.HEAD)
         body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row.cells()) + "</tr>"
                        for row in self.rows)
+        notes = "".join(f"<p>{html.escape(line)}</p>" for line in self._refusals())
         return (f'<div style="overflow-x:auto" tabindex="0" role="region" aria-label="League table">'
                 f'<table class="tightbound-league"><caption>{self.CAPTION}</caption>'
-                f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>")
+                f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}</div>")
 
 
 Method = ModuleType | Callable[[Problem], Approximation]
@@ -138,7 +143,7 @@ def league(problems: Problem | Iterable[Problem], methods: Iterable[Method] | Ma
         problems: one `Problem` or several.
         methods: modules with a verb ``approximate(problem)``, or functions of that kind; a mapping gives them names.
 
-    A method that refuses a problem gets a line with its reason; bad arguments are errors as ever.
+    A method that refuses a problem (a `RuntimeError`) gets a line, and its reason stands below; bad arguments are errors as ever.
 
     Raises:
         TypeError: for a method that is neither a module with `approximate` nor a function.
@@ -153,7 +158,7 @@ def league(problems: Problem | Iterable[Problem], methods: Iterable[Method] | Ma
                 found = run(problem)
             except RuntimeError as refusal:
                 label = name or getattr(run, "__module__", "method").rsplit(".", 1)[-1]
-                rows.append(Row(problem.name, label, error=f"refused: {type(refusal).__name__}",
+                rows.append(Row(problem.name, label, error=f"{type(refusal).__name__}: {refusal}",
                                 seconds=time.perf_counter() - start))
                 continue
             gap = None if problem.log_evidence is None else found.gap(problem)
