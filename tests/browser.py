@@ -175,18 +175,24 @@ class Hand:
             const { data } = c.getContext('2d').getImageData(0, 0, c.width, c.height);
             let n = 0; for (let i = 3; i < data.length; i += 4) n += data[i] > 0; return n; }""")
 
-    def drag(self, dx: float, dy: float, steps: int = 8) -> tuple[float, float]:
-        """Drags the handle by so many pixels; returns where the pointer stood, as fractions of the stage from its left
-        and from below."""
+    @contextmanager
+    def dragging(self):
+        """Takes the point by its handle, and lets it go at the end. Gives a function that moves it to so many pixels from
+        where it was, and returns where that is: fractions of the stage from its left and from below."""
         self.root.scroll_into_view_if_needed()
         box, stage = self.root.locator(".tb-handle").bounding_box(), self.root.locator(".tb-stage").bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+        def move(dx: float, dy: float) -> tuple[float, float]:
+            self.page.mouse.move(x + dx, y + dy, steps=8)
+            self.root.evaluate(IDLE)
+            return (x + dx - stage["x"]) / stage["width"], 1 - (y + dy - stage["y"]) / stage["height"]
+
         self.page.mouse.move(x, y)
         self.page.mouse.down()
-        self.page.mouse.move(x + dx, y + dy, steps=steps)
+        yield move
         self.page.mouse.up()
         self.root.evaluate(IDLE)
-        return (x + dx - stage["x"]) / stage["width"], 1 - (y + dy - stage["y"]) / stage["height"]
 
 
 def _array(value):

@@ -637,14 +637,28 @@ def test_the_mouse_drags_the_point(name, dx, dy, open_explorer):
     explorer, hand = made(name), open_explorer(name)
     before = hand.picture()
     spot = next(key for key, control in explorer.controls.items() if isinstance(control, Point))
-    right, up = hand.drag(dx, dy)
-    drawn = hand.snapshot()
-    assert_lies_under(hand, drawn.params[spot], explorer.controls[spot], right, up)
+    with hand.dragging() as move:
+        right, up = move(dx, dy)
+        assert_lies_under(hand, hand.snapshot().params[spot], explorer.controls[spot], right, up)
+        x, y = hand.snapshot().params[spot]
+    drawn, control = hand.snapshot(), explorer.controls[spot]  # let go, it settles at the nearest stop
+    assert drawn.params[spot] == (min(control.x, key=lambda stop: abs(stop - x)), min(control.y, key=lambda stop: abs(stop - y)))
+    assert_agrees(drawn, explorer)
     assert hand.picture() != before
-    hand.drag(5000, -5000, steps=3)  # out of the picture: it stays at the end of its stops
-    x, y = hand.snapshot().params[spot]
-    assert (x, y) == (explorer.controls[spot].x[-1], explorer.controls[spot].y[-1])
+    with hand.dragging() as move:
+        move(5000, -5000)  # out of the picture: it stays at the end of its stops
+    assert hand.snapshot().params[spot] == (control.x[-1], control.y[-1])
     assert_agrees(hand.snapshot(), explorer)
+
+
+@browser_test
+def test_a_network_is_right_between_the_stops_too(open_explorer):
+    hand = open_explorer("network")
+    with hand.dragging() as move:
+        right, up = move(101, -7)
+    drawn = hand.snapshot()
+    assert_lies_under(hand, drawn.params["z"], made("network").controls["z"], right, up)
+    assert_agrees(drawn, made("network"), bounds=bounds("network", drawn.params))
 
 
 def assert_lies_under(hand: Hand, value, control: Point, right: float, up: float) -> None:

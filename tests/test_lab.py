@@ -102,7 +102,8 @@ def test_jupyterlab_leaves_the_keys_to_the_controls(notebook):
 def test_the_mouse_drags_the_point(notebook):
     explorer, hand = made("eight schools"), notebook.hand("eight schools")
     before = hand.picture()
-    hand.drag(120, -70)
+    with hand.dragging() as move:
+        move(120, -70)
     drawn = hand.snapshot()
     mu, tau = drawn.params["point"]
     assert mu > explorer.start["point"][0] + 2 and tau > explorer.start["point"][1] * 1.3

@@ -174,10 +174,12 @@ def run(path: Path, notebook, root: Path) -> float:
 def reason(error: Exception) -> str:
     """What went wrong in a cell, in a line or two."""
     if not hasattr(error, "ename"):
-        took = f"it had not finished after {CELL_SECONDS} s" if "Timeout" in type(error).__name__ else "its kernel died"
-        return f"{took}. The first line of the cell says no more than the notebook: run it in JupyterLab."
-    line = re.search(r"^-+> *(\d+) (.*)$", COLOURS.sub("", error.traceback), re.M)
-    return f"{error.ename}: {error.evalue}" + (f"\n    line {line[1]}: {line[2].strip()}" if line else "")
+        return (f"it had not finished after {CELL_SECONDS} s." if "Timeout" in type(error).__name__ else
+                "its kernel died: was there too little memory?")
+    traceback = COLOURS.sub("", error.traceback)
+    line = re.search(r"^Cell In\[\d+\], line (\d+).*?^-+> *\1 (.*?)$", traceback, re.M | re.S)
+    what = f"{error.ename}: {error.evalue}" if error.evalue else traceback.strip().splitlines()[-1]
+    return what + (f"\n    line {line[1]}: {line[2].strip()}" if line else "")
 
 
 # ---- the pages -------------------------------------------------------------------------------------------------------

@@ -58,12 +58,15 @@ def refresh(path: Path, url: str) -> bool:
 
 def faults(path: Path, url: str) -> list[str]:
     """What `refresh` would mend without running anything, a line each."""
-    notebook = nbformat.read(path, as_version=4)
-    stored, cell = nbformat.writes(notebook), colab_cell(url)
-    found = [cell] == [c for c in notebook.cells if c.cell_type == "code"][:1]
+    notebook, wanted = nbformat.read(path, as_version=4), colab_cell(url)
+    stored, found = nbformat.writes(notebook), []
+    first = next((cell for cell in notebook.cells if cell.cell_type == "code"), None)
+    if first is None or (first.source, first.metadata) != (wanted.source, wanted.metadata):
+        found.append(f"{path}: its first code cell is not the one that installs the package on Colab")
     strip(notebook)
-    return ([] if found else [f"{path}: its first code cell is not the one that installs the package on Colab"]) + (
-        [] if nbformat.writes(notebook) == stored else [f"{path}: stores more than text outputs"])
+    if nbformat.writes(notebook) != stored:
+        found.append(f"{path}: stores more than text outputs")
+    return found
 
 
 # ---- what is stored --------------------------------------------------------------------------------------------------

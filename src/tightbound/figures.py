@@ -100,7 +100,9 @@ def css() -> str:
             f"@media (prefers-color-scheme:dark){{html:not([data-theme]) body:not([data-jp-theme-light]) .tb{{{dark}}}}}"
             f'html[data-theme="dark"] .tb,body[data-jp-theme-light="false"] .tb{{{dark}}}'
             f'@media print{{html .tb.tb{{{light}}}}}'
-            ".tb-svg{display:block;width:100%;height:auto;overflow:visible}")
+            ".tb-svg{display:block;width:100%;height:auto;overflow:visible}"
+            ".tb-picture{overflow-x:auto;margin:0}.tb-picture .tb-svg{min-width:27rem}"  # a phone scrolls sideways
+            "@media print{.tb-picture .tb-svg{min-width:0}}")
 
 
 class Picture:
@@ -113,8 +115,9 @@ class Picture:
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         name = f"tb{zlib.crc32(self.alt.encode()):08x}"
-        page = (f'<figure class="tb" role="img" aria-label="{html.escape(self.alt)}" style="margin:0">'
-                f"<style>{css()}</style>{svg(self.figure, name)}</figure>")
+        page = (f'<div class="tb tb-picture" role="group" aria-label="Picture" tabindex="0"><style>{css()}</style>'
+                f'<figure role="img" aria-label="{html.escape(self.alt)}" style="margin:0">{svg(self.figure, name)}'
+                "</figure></div>")
         return {"text/html": page, "image/png": png(self.figure), "text/plain": repr(self)}
 
     def __repr__(self) -> str:

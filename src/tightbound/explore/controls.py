@@ -111,7 +111,8 @@ class Toggle:
 class Point:
     """A point of the picture that can be dragged, or moved by two sliders; its value is (x, y).
 
-    Between its stops a page interpolates bilinearly, so a drag is smooth; `axes` says in which axes it lives.
+    Between its stops a page interpolates bilinearly, so a drag is smooth; let go, the point settles at the nearest stop,
+    where every number is exact. `axes` says in which axes it lives.
 
     Raises:
         ValueError: as for `Slider`, in x and in y.

@@ -45,7 +45,7 @@ export function render({ model, el }) {
     if (newer) request(); else model.send({});
   };
   const controls = Object.entries(spec.controls).map(([name, control]) =>
-    MAKERS[control.type]({ name, control, panel, stage, ask, params: () => params, axes: () => place().axes }));
+    MAKERS[control.type]({ name, control, spec, panel, stage, ask, params: () => params, axes: () => place().axes }));
   const reset = panel.appendChild(make("button", "tb-reset", "Reset"));
   reset.type = "button";
   reset.addEventListener("click", () => {
@@ -187,7 +187,7 @@ const MAKERS = {
     input.addEventListener("change", () => ask({ [name]: input.checked }));
     return { show: (values) => { input.checked = values[name]; } };
   },
-  point({ name, control, panel, stage, ask, params, axes: all }) {
+  point({ name, control, spec, panel, stage, ask, params, axes: all }) {
     const parts = ["x", "y"].map((key, i) => slider(panel, `${control.label}, ${control.names[i]}`, control[key], (value) =>
       ask({ [name]: i ? [params()[name][0], value] : [value, params()[name][1]] })));
     const handle = stage.appendChild(make("div", "tb-handle")); // for pointers; the two sliders serve the keyboard
@@ -201,6 +201,9 @@ const MAKERS = {
     };
     handle.addEventListener("pointerdown", (event) => { handle.setPointerCapture(event.pointerId); event.preventDefault(); });
     handle.addEventListener("pointermove", (event) => { if (handle.hasPointerCapture(event.pointerId)) drag(event); });
+    if (spec.functions?.some((f) => f.type === "lattice" && f.inputs.includes(name))) // let go, it settles where numbers are exact
+      handle.addEventListener("lostpointercapture", () => ask({ [name]: ["x", "y"].map((key, i) =>
+        control[key][nearest(control[key], params()[name][i])]) }));
     return { show(values) {
       const [x, y] = values[name];
       parts.forEach((part, i) => part.show(values[name][i]));
