@@ -1,11 +1,12 @@
-"""How long from the hand to the picture? Explorers in a page and on a kernel, beside `ipywidgets.interact` with matplotlib.
+"""How long from the hand to the picture? Explorers in a page and on a kernel, beside `ipywidgets.interact`.
 
     python benchmarks/hand_to_picture.py
 
-A real browser gets real key presses and mouse movements. The clock runs from the event's own time stamp to the first task
-after the browser has painted the frame that holds the new picture: once the picture is drawn (for `interact`: once its
-new image is decoded) a requestAnimationFrame callback posts a message, which is handled after that frame's paint. The
-table gives medians in milliseconds; a screen at 60 frames a second makes a hand wait 8 of them on average.
+A real browser gets real key presses and mouse movements. The clock runs from the event's own time stamp to the first
+task after the browser has painted the frame that holds the new picture: once the picture is drawn (for `interact`,
+which redraws it with matplotlib: once its new image is decoded) a requestAnimationFrame callback posts a message, which
+is handled after that frame's paint. The table gives medians in milliseconds; a screen at 60 frames a second makes a
+hand wait 8 of them on average.
 """
 
 from __future__ import annotations
@@ -48,9 +49,10 @@ sliders = {name: ipywidgets.SelectionSlider(options=coin.controls[name].stops, v
 _ = ipywidgets.interact(draw, **sliders)
 """
 
-# Starts the clock at the next event of a kind; `drawn` resolves when the picture is there, and then one frame is painted.
+# Starts the clock at the next event of a kind; `drawn` resolves when the picture is there, then one frame is painted.
 CLOCK = """(root, kind, drawn) => {
-  const began = new Promise(done => window.addEventListener(kind, event => done(event.timeStamp), { capture: true, once: true }));
+  const began = new Promise(done =>
+    window.addEventListener(kind, event => done(event.timeStamp), { capture: true, once: true }));
   const painted = () => new Promise(done => requestAnimationFrame(() => {
     const channel = new MessageChannel();
     channel.port1.onmessage = () => done(performance.now());
@@ -98,8 +100,8 @@ def drag(hand: Hand, moves: int = 64) -> list[float]:
     x, y, mouse = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, hand.page.mouse
     mouse.move(x, y)
     mouse.down()
-    times = [measure(hand.root, "pointermove", EXPLORER, lambda i=i: mouse.move(x + 2 * (i % 32) + 1, y - 1.5 * (i % 32) + i // 32))
-             for i in range(moves)]
+    path = [(x + 2 * (i % 32) + 1, y - 1.5 * (i % 32) + i // 32) for i in range(moves)]
+    times = [measure(hand.root, "pointermove", EXPLORER, lambda at=at: mouse.move(*at)) for at in path]
     mouse.up()
     return times
 
@@ -120,7 +122,8 @@ def interact(notebook) -> dict[str, list[float]]:
         notebook.run(f"sliders['share'].value = 0; sliders['flips'].value = {flips}")
         handle.focus()
         notebook.page.wait_for_timeout(500)
-        times += [measure(root, "keydown", IMAGE, lambda: notebook.page.keyboard.press("ArrowRight")) for _ in range(20)]
+        times += [measure(root, "keydown", IMAGE, lambda: notebook.page.keyboard.press("ArrowRight"))
+                  for _ in range(20)]
     return {"coin": times}
 
 
@@ -131,9 +134,10 @@ def race() -> dict[str, dict[str, list[float]]]:
         home.mkdir()
         for make in (coin, eight_schools):
             (root / f"{make.__name__}.html").write_text(f"<!doctype html><meta charset=utf-8>{make().html()}")
-        write_notebook(root / "race.ipynb", "from tightbound.explore import laplace\ncoin, schools = laplace.coin(), laplace.eight_schools()",
-                       "coin", "schools", INTERACT)
-        with visit(chromium, (root / "coin.html").as_uri()) as one, visit(chromium, (root / "eight_schools.html").as_uri()) as other:
+        write_notebook(root / "race.ipynb", "from tightbound.explore import laplace", "coin = laplace.coin()\ncoin",
+                       "schools = laplace.eight_schools()\nschools", INTERACT)
+        pages = [(root / f"{name}.html").as_uri() for name in ("coin", "eight_schools")]
+        with visit(chromium, pages[0]) as one, visit(chromium, pages[1]) as other:
             page = explorers(*(Hand(seen.page.locator(".tb-explorer")) for seen in (one, other)))
         with serve(root, home) as address, open_notebook(chromium, address, "race.ipynb") as notebook:
             notebook.run_all()

@@ -128,8 +128,8 @@ class Hand:
         return self.ask({})[0]
 
     def ask(self, *places: dict) -> list[Snapshot]:
-        """Sets controls by the explorer's own door, for what no single movement of a hand reaches; what then stands there,
-        at one place after the other."""
+        """Sets controls by the explorer's own door, for what no single movement of a hand reaches; what then stands
+        there, at one place after the other."""
         return [Snapshot({name: _array(value) for name, value in found["frame"].items()},
                          {name: _tuple(value) for name, value in found["params"].items()}, found["readout"])
                 for found in self.root.evaluate(SNAPSHOTS, list(places))]
@@ -177,8 +177,8 @@ class Hand:
 
     @contextmanager
     def dragging(self):
-        """Takes the point by its handle, and lets it go at the end. Gives a function that moves it to so many pixels from
-        where it was, and returns where that is: fractions of the stage from its left and from below."""
+        """Takes the point by its handle, and lets it go at the end. Gives a function that moves it to so many pixels
+        from where it was, and returns where that is: fractions of the stage from its left and from below."""
         self.root.scroll_into_view_if_needed()
         box, stage = self.root.locator(".tb-handle").bounding_box(), self.root.locator(".tb-stage").bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -208,8 +208,8 @@ def _tuple(value):
 def assert_agrees(drawn: Snapshot, explorer, *, live: bool = False, bounds: dict | None = None) -> None:
     """What stands in the browser is what Python says at the same controls' values.
 
-    A kernel sends doubles. A page holds doubles in rows of up to 8 numbers, and else 16-bit steps of the row's range, so
-    that it may be wrong by half a step; `bounds` says how far a network's outputs may be off.
+    A kernel sends doubles. A page holds doubles in rows of up to 8 numbers, and else 16-bit steps of the row's range,
+    so that it may be wrong by half a step; `bounds` says how far a network's outputs may be off.
     """
     from tightbound.explore.marks import fill
 

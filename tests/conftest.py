@@ -19,8 +19,8 @@ def chromium():
 
 @pytest.fixture
 def open_page(chromium):
-    """Opens a page: ``open_page(url, **context_options)`` gives a `browser.Visit`. At the end of the test every page must
-    have been silent: no errors, and no request to another machine."""
+    """Opens a page: ``open_page(url, **context_options)`` gives a `browser.Visit`. At the end of the test every page
+    must have been silent: no errors, and no request to another machine."""
     opened = []
 
     def open_it(url: str = "about:blank", **options):

@@ -1,4 +1,4 @@
-"""Explorers for the tests: one with every control and every mark, one with every activation of a network, one that fails."""
+"""Explorers for the tests: every control and every mark; every activation of a network; one that raises."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import torch
 from torch import nn
 
 from tightbound import figures
-from tightbound.explore import (Area, Arrows, Choice, Ellipse, Explorer, HeatMap, Image, Line, Network, Point, Points, Slider,
-                                Text, Toggle)
+from tightbound.explore import (Area, Arrows, Choice, Ellipse, Explorer, HeatMap, Image, Line, Network, Point, Points,
+                                Slider, Text, Toggle)
 
 COUNTS, ANGLES = (1, 2, 3, 5, 8, 13), np.linspace(-1, 1, 9)
 X = np.linspace(0.0, 4.0, 41)
 
 
 def gallery() -> Explorer:
-    """Every control and every mark; two axes, one of them logarithmic; NaNs; a background for each drop-down and toggle."""
+    """Every control and every mark; two axes, one logarithmic; NaNs; a background for each drop-down and toggle."""
     rows, columns = np.mgrid[0:12, 0:16]
 
     def curves(count, angle, kind):
@@ -35,7 +35,8 @@ def gallery() -> Explorer:
 
     def gaussian(spot, angle):
         a, b = spot
-        return {"spot_x": [a], "spot_y": [b], "mean": [a, np.log(b)], "covariance": [[0.3, 0.2 * angle], [0.2 * angle, 0.4]],
+        return {"spot_x": [a], "spot_y": [b],
+                "mean": [a, np.log(b)], "covariance": [[0.3, 0.2 * angle], [0.2 * angle, 0.4]],
                 "arrow_x": [a, a], "arrow_y": [b, b], "arrow_dx": [0.7, 0.0], "arrow_dy": [b, 2 * b],
                 "power": b ** X}
 
@@ -48,7 +49,8 @@ def gallery() -> Explorer:
 
     controls = {"count": Slider("count", COUNTS, 3, play=True), "angle": Slider("angle", ANGLES, 0.25),
                 "kind": Choice("kind", ["sine", "root"], "sine"), "grid": Toggle("grid", True),
-                "spot": Point("spot", np.linspace(0.5, 3.5, 7), np.geomspace(0.125, 8, 7), (2, 1), axes=1, names=("a", "b"))}
+                "spot": Point("spot", np.linspace(0.5, 3.5, 7), np.geomspace(0.125, 8, 7), (2, 1), axes=1,
+                              names=("a", "b"))}
     marks = [
         HeatMap(z="heat", extent=(0, 2, -2, -1), low=-1, high=1, alpha=0.8),
         Image(z="grey", extent=(2, 3, -2, -1)), Image(z="colours", extent=(3, 4, -2, -1)),
@@ -66,9 +68,11 @@ def gallery() -> Explorer:
         Arrows(axes=1, x="arrow_x", y="arrow_y", dx="arrow_dx", dy="arrow_dy", role="accent", label="arrows"),
         Text(axes=1, x="spot_x", y="spot_y", text="here", align="center"),
     ]
-    return Explorer([curves, fields, dots, gaussian], controls, figure, marks, title="Gallery: <all> & \"more\"</script>",
-                    alt="Every mark of an explorer: <lines>, areas, points, arrows, \"ellipses\", heat maps, images & text.",
-                    readout=["{count} waves, sum {sum:.4f}, {nothing} and {angle}", "a = {spot_x:.2f}, {grid} <b>{kind}</b>"])
+    return Explorer([curves, fields, dots, gaussian], controls, figure, marks,
+                    title='Gallery: <all> & "more"</script>',
+                    alt='Every mark: <lines>, areas, points, arrows, "ellipses", heat maps, images & text.',
+                    readout=["{count} waves, sum {sum:.4f}, {nothing} and {angle}",
+                             "a = {spot_x:.2f}, {grid} <b>{kind}</b>"])
 
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "softplus": nn.Softplus, "elu": nn.ELU,
@@ -92,9 +96,10 @@ def network() -> Explorer:
         ax.set(xlim=(0, len(ACTIVATIONS)), ylim=(0, 1), xticks=[], yticks=[])
         return fig
 
-    controls = {"t": Slider("t", np.linspace(-2, 2, 9), 0), "z": Point("z", np.linspace(0.5, 6.5, 5), np.linspace(0, 1, 5), (3.5, 0.5))}
-    return Explorer([Network(module, ["t", "z"], name, (5, 6)) for name, module in networks().items()], controls, figure,
-                    [Image(z=name, extent=(i, i + 0.95, 0, 1)) for i, name in enumerate(ACTIVATIONS)],
+    controls = {"t": Slider("t", np.linspace(-2, 2, 9), 0),
+                "z": Point("z", np.linspace(0.5, 6.5, 5), np.linspace(0, 1, 5), (3.5, 0.5))}
+    return Explorer([Network(module, ["t", "z"], name, (5, 6)) for name, module in networks().items()],
+                    controls, figure, [Image(z=name, extent=(i, i + 0.95, 0, 1)) for i, name in enumerate(ACTIVATIONS)],
                     alt="One small picture for each activation.", readout=["t = {t:.2f}"])
 
 

@@ -22,25 +22,27 @@ from playwright.sync_api import Browser, Locator
 # JupyterLab on its own asks the network for news and for newer versions.
 QUIET = {"notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}}
 OPTIONS = ["--no-browser", "--ip=127.0.0.1", "--ServerApp.port_retries=0", "--LabApp.extension_manager=readonly",
-           "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--expose-app-in-browser"]
+           "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+           "--expose-app-in-browser"]
 
 
 @contextmanager
 def serve(root: Path, home: Path):
-    """JupyterLab on the folder `root`, with all that it keeps under `home`; gives its address with the token. It is ended,
+    """JupyterLab on the folder `root`, with all that it keeps under `home`; gives its address and token. It is ended,
     with its kernels, at the end."""
     port, token = free_port(), secrets.token_hex(16)
     settings = home / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
     for name, values in QUIET.items():
         (settings / f"{name}.jupyterlab-settings").write_text(json.dumps(values))
-    environment = {**os.environ, "HOME": str(home), "JUPYTER_CONFIG_DIR": str(home / "config"), "JUPYTER_DATA_DIR": str(home / "data"),
-                   "JUPYTER_RUNTIME_DIR": str(home / "runtime"), "IPYTHONDIR": str(home / "ipython"), "OMP_NUM_THREADS": "1",
+    environment = {**os.environ, "HOME": str(home), "IPYTHONDIR": str(home / "ipython"), "OMP_NUM_THREADS": "1",
+                   "JUPYTER_CONFIG_DIR": str(home / "config"), "JUPYTER_DATA_DIR": str(home / "data"),
+                   "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
                    "MPLCONFIGDIR": matplotlib.get_cachedir()}  # the list of fonts takes seconds to make
     for name in ("TIGHTBOUND_STATIC", "JUPYTER_PATH", "JUPYTER_CONFIG_PATH"):
         environment.pop(name, None)
     command = [sys.executable, "-m", "jupyterlab", *OPTIONS, f"--port={port}", f"--IdentityProvider.token={token}",
-               f"--ServerApp.root_dir={root}", *(["--allow-root"] if hasattr(os, "getuid") and os.getuid() == 0 else [])]
+               f"--ServerApp.root_dir={root}", *(["--allow-root"] if os.getuid() == 0 else [])]
     with open(home / "server.log", "w+b") as log:
         server = subprocess.Popen(command, env=environment, cwd=root, stdout=log, stderr=subprocess.STDOUT)
         try:
@@ -78,9 +80,11 @@ def write_notebook(path: Path, *sources: str) -> None:
     nbformat.write(notebook, path)
 
 
-PANEL = "const panel = window.jupyterapp.shell.currentWidget;"
-READY = f"""() => {{ {PANEL} return Boolean(panel?.context?.isReady) && panel.sessionContext?.session?.kernel?.status === "idle"; }}"""
-OUTPUTS = f"""() => {{ {PANEL} return [...panel.content.model.cells].filter(c => c.type === "code").map(c => c.outputs.toJSON()); }}"""
+PANEL = "const panel = window.jupyterapp?.shell?.currentWidget;"
+READY = f"""() => {{ {PANEL}
+  return Boolean(panel?.context?.isReady) && panel.sessionContext?.session?.kernel?.status === "idle"; }}"""
+OUTPUTS = f"""() => {{ {PANEL}
+  return [...panel.content.model.cells].filter(cell => cell.type === "code").map(cell => cell.outputs.toJSON()); }}"""
 RUN = f"""async source => {{ {PANEL}
   const run = name => window.jupyterapp.commands.execute(`notebook:${{name}}`), book = panel.content;
   book.activeCellIndex = book.widgets.length - 1;

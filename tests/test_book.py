@@ -14,12 +14,14 @@ import nbformat
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from docutils import nodes
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
 import book  # noqa: E402
+import book_extension  # noqa: E402
 import notebooks  # noqa: E402
 
 URL = "https://github.com/someone/tightening"
@@ -44,9 +46,9 @@ class SmallBook:
     def write(self, path: str, text: str) -> None:
         (self.root / path).write_text(text)
 
-    def notebook(self, path: str, prose: str, *cells: str, **metadata) -> None:
-        codes = [new_code_cell(cell, metadata=metadata) for cell in cells]
-        nbformat.write(new_notebook(cells=[new_markdown_cell(prose), *codes], metadata=notebooks.METADATA), self.root / path)
+    def notebook(self, path: str, prose: str, *code: str, **metadata) -> None:
+        cells = [new_markdown_cell(prose), *(new_code_cell(cell, metadata=metadata) for cell in code)]
+        nbformat.write(new_notebook(cells=cells, metadata=notebooks.METADATA), self.root / path)
 
     def setting(self, **repository: str) -> None:
         config = yaml.safe_load((self.root / "_config.yml").read_text())
@@ -55,7 +57,8 @@ class SmallBook:
         self.write("_config.yml", yaml.safe_dump(config))
 
     def build(self) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, self.root / "tools/book.py", "--no-open"], capture_output=True, text=True)
+        return subprocess.run([sys.executable, self.root / "tools/book.py", "--no-open"],
+                              capture_output=True, text=True)
 
     def made(self) -> str:
         """Builds the book, and returns what it said in the end."""
@@ -72,23 +75,23 @@ def small(tmp_path):
     return SmallBook(tmp_path)
 
 
-# ---- what is made again ---------------------------------------------------------------------------------------------
+# ---- what is made again ------------------------------------------------------------------------------------
 
 def test_only_what_changed_is_made_again(small):
-    assert "2 notebooks executed" in small.made()
+    assert "notebooks executed: 2" in small.made()
     first = small.page("chapters/one").select_one(".cell_output").text
     assert small.made() == "The book is up to date."
 
     small.notebook("index.ipynb", "# Another title", "1 + 1")  # prose alone
-    assert "0 notebooks executed" in small.made()
+    assert "notebooks executed: 0" in small.made()
     assert small.page("index").h1.text == "Another title"
     assert small.page("chapters/one").select_one(".cell_output").text == first
 
     small.notebook("index.ipynb", "# Another title", "2 + 2")  # a cell
-    assert "1 notebooks executed" in small.made()
+    assert "notebooks executed: 1" in small.made()
 
     small.write("src/package.py", "x = 2\n")  # the package
-    assert "2 notebooks executed" in small.made()
+    assert "notebooks executed: 2" in small.made()
     assert small.page("chapters/one").select_one(".cell_output").text != first
 
 
@@ -117,7 +120,7 @@ def test_fingerprint_sees_content_names_and_python(tmp_path, monkeypatch):
     assert len(set(seen)) == 4
 
 
-# ---- what stops it --------------------------------------------------------------------------------------------------
+# ---- what stops it -----------------------------------------------------------------------------------------
 
 def test_a_cell_that_raises_is_named_in_a_few_lines(small):
     small.notebook("chapters/one.ipynb", "# One", "x = 1", "y = x + 1\nz = y / (x - 1)", name="division")
@@ -130,7 +133,7 @@ def test_a_cell_that_raises_is_named_in_a_few_lines(small):
 
 def test_an_error_that_a_cell_announces_is_none(small):
     small.notebook("chapters/one.ipynb", "# One", "1 / 0", tags=["raises-exception"])
-    assert "2 notebooks executed" in small.made()
+    assert "notebooks executed: 2" in small.made()
 
 
 def test_a_warning_stops_it_and_the_old_pages_stay(small):
@@ -156,13 +159,12 @@ def test_errors_of_the_system_become_sentences(number, told, tmp_path):
     assert told in book.explain(OSError(number, os.strerror(number), str(tmp_path)), tmp_path)
 
 
-# ---- the repository, in one setting ----------------------------------------------------------------------------------
+# ---- the repository, in one setting ------------------------------------------------------------------------
 
 def test_no_repository_no_button(small):
     small.made()
     for name in ("index", "chapters/one"):
-        links = [link["href"] for link in small.page(name).find_all("a", href=True)]
-        assert not [link for link in links if link.startswith("http")]
+        assert not small.page(name).select("a[href^=http]")
 
 
 def test_a_repository_brings_its_buttons(small):
@@ -170,7 +172,7 @@ def test_a_repository_brings_its_buttons(small):
     small.write("pages/prose.md", "# Prose\n")
     small.write("_toc.yml", "format: jb-book\nroot: index\nchapters:\n- file: chapters/one\n- file: pages/prose\n")
     small.made()
-    links = {link["href"] for link in small.page("chapters/one").find_all("a", href=True) if link["href"].startswith("http")}
+    links = {link["href"] for link in small.page("chapters/one").select("a[href^=http]")}
     assert links == {
         "https://colab.research.google.com/github/someone/tightening/blob/main/chapters/one.ipynb",
         "https://mybinder.org/v2/gh/someone/tightening/main?urlpath=lab/tree/chapters/one.ipynb",
@@ -186,7 +188,17 @@ def test_a_repository_that_is_none_is_named(small):
     assert done.returncode == 1 and "must look like https://github.com/NAME/REPO" in done.stderr
 
 
-# ---- what notebooks store --------------------------------------------------------------------------------------------
+# ---- what pages show of an exercise ------------------------------------------------------------------------
+
+def test_marker_lines_and_hidden_tests_are_not_shown():
+    code = ("def f(x):\n    ### BEGIN SOLUTION\n    return x  # ### BEGIN\n    ### END SOLUTION\n\n"
+            "### BEGIN HIDDEN TESTS\nassert f(2) == 2\n### END HIDDEN TESTS\nf(1)")
+    block = nodes.literal_block(code, code)
+    book_extension.plain_code(None, nodes.container("", block))
+    assert block.astext() == block.rawsource == "def f(x):\n    return x  # ### BEGIN\n\nf(1)"
+
+
+# ---- what notebooks store ----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("path", OURS, ids=lambda path: path.parent.name + "/" + path.stem)
 def test_notebooks_store_text_alone(path):
@@ -198,8 +210,8 @@ def full_notebook():
         new_output("stream", name="stdout", text="gap 0.1\n"), new_output("stream", name="stderr", text="10%|..."),
         new_output("display_data", {"image/png": "iVBO", "text/html": "<b>"}),
         new_output("execute_result", {"text/plain": "Explorer: a coin", "text/html": "<div>",
-                                      "application/vnd.jupyter.widget-view+json": {"model_id": "1"}}, execution_count=1)]
-    cell = new_code_cell("gap", outputs=outputs, execution_count=1, metadata={"execution": {"iopub.status.busy": "now"}})
+                                      "application/vnd.jupyter.widget-view+json": {"model_id": "1"}})]
+    cell = new_code_cell("gap", outputs=outputs, metadata={"execution": {"iopub.status.busy": "now"}})
     return new_notebook(cells=[new_markdown_cell("# Title"), cell], metadata={
         "widgets": {"state": {}}, "language_info": {"name": "python", "version": "3.11.2"}})
 
@@ -225,7 +237,7 @@ def test_check_names_pictures_and_a_missing_first_cell(tmp_path):
 def test_refresh_runs_live_and_is_idempotent(tmp_path, monkeypatch):
     monkeypatch.setattr(notebooks, "ROOT", tmp_path)
     path = tmp_path / "live.ipynb"
-    cells = ["import os, sys\nprint(os.environ.get('TIGHTBOUND_STATIC'))\nprint('progress', file=sys.stderr)", "6 * 7"]
+    cells = ["import os, sys\nprint(os.environ.get('TIGHTBOUND_STATIC'))\nprint('...', file=sys.stderr)", "6 * 7"]
     nbformat.write(new_notebook(cells=[new_markdown_cell("# Live"), *map(new_code_cell, cells)]), path)
     monkeypatch.delenv("TIGHTBOUND_STATIC", raising=False)
     assert notebooks.refresh(path, URL)
@@ -261,7 +273,7 @@ def test_first_cell_installs_on_colab(shell, monkeypatch):
     assert isinstance(failed, RuntimeError) and "names no public repository" in str(failed)
 
 
-# ---- contents --------------------------------------------------------------------------------------------------------
+# ---- contents ----------------------------------------------------------------------------------------------
 
 def test_contents_and_chapters_agree():
     chapters = {path for path in (ROOT / "chapters").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts}
@@ -280,4 +292,5 @@ def test_every_page_is_in_the_contents():
 def test_notebooks_have_metadata_and_ids():
     for path in OURS:
         stored = json.loads(path.read_text())
-        assert stored["metadata"] == notebooks.METADATA and len({cell["id"] for cell in stored["cells"]}) == len(stored["cells"])
+        ids = [cell["id"] for cell in stored["cells"]]
+        assert stored["metadata"] == notebooks.METADATA and len(set(ids)) == len(ids)

@@ -18,8 +18,11 @@ from tightbound.explore.laplace import coin, eight_schools
 pytestmark = pytest.mark.lab
 CHAPTERS = Path(__file__).parents[1] / "chapters"
 MAKERS = {"the coin": coin, "eight schools": eight_schools, "Gallery": gallery, "Trouble": trouble}
-CELLS = [f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nimport gallery\nfrom tightbound.explore import laplace",
-         "coin = laplace.coin()\ncoin", "schools = laplace.eight_schools()\nschools", "shown = gallery.gallery()\nshown",
+CELLS = [f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})",
+         "import gallery\nfrom tightbound.explore import laplace",
+         "coin = laplace.coin()\ncoin",
+         "schools = laplace.eight_schools()\nschools",
+         "shown = gallery.gallery()\nshown",
          "trouble = gallery.trouble()\ntrouble"]
 
 
@@ -89,10 +92,11 @@ def test_kernel_and_page_say_the_same_over_every_control(title, notebook, chromi
 
 def test_jupyterlab_leaves_the_keys_to_the_controls(notebook):
     hand = notebook.hand("the coin")
-    state = "() => { const book = window.jupyterapp.shell.currentWidget.content; return [book.activeCellIndex, book.widgets.length]; }"
+    state = """() => { const book = window.jupyterapp.shell.currentWidget.content;
+                       return [book.activeCellIndex, book.widgets.length]; }"""
     hand.control("flips")[0].press("Home")
     before = notebook.page.evaluate(state)
-    for key in ("ArrowDown", "ArrowUp", "ArrowRight", "a", "b", "d", "d", "x", "m"):  # they would move, insert, delete cells
+    for key in ("ArrowDown", "ArrowUp", "ArrowRight", "a", "b", "d", "d", "x", "m"):  # in JupyterLab: move, insert, delete
         notebook.page.keyboard.press(key)
     assert hand.snapshot().params["flips"] == 3
     assert notebook.page.evaluate(state) == before
@@ -180,13 +184,24 @@ def test_two_views_of_one_explorer_move_together(notebook):
     assert hand.snapshot().params == made("the coin").start
 
 
+def test_it_follows_jupyterlabs_theme(notebook):
+    hand = notebook.hand("the coin")
+    change, colour = "theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme })", {}
+    for theme in ("JupyterLab Dark", "JupyterLab Light"):
+        notebook.page.evaluate(change, theme)
+        notebook.page.wait_for_selector(f"body[data-jp-theme-name='{theme}']", state="attached")
+        colour[theme] = hand.root.evaluate("root => getComputedStyle(root).color"), hand.picture()
+    (dark, night), (light, day) = colour.values()
+    assert (dark, light) == ("rgb(230, 230, 230)", "rgb(31, 35, 40)") and night != day
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in CHAPTERS.glob("*.ipynb")))
 def test_a_chapter_runs_and_its_explorers_move(name, chromium, address):
     with open_notebook(chromium, address, name) as notebook:
         assert errors(notebook.run_all()) == []
-        titles = [title.removeprefix("Explorer: ") for title in notebook.explorers().locator(".tb-title").all_text_contents()]
+        titles = notebook.explorers().locator(".tb-title").all_text_contents()
         assert titles
-        for title in titles:
+        for title in (title.removeprefix("Explorer: ") for title in titles):
             explorer, hand = made(title), notebook.hand(title)
             for drawn in hand.sweep(next(iter(explorer.controls))):
                 assert_agrees(drawn, explorer, live=True)

@@ -2,9 +2,9 @@
 
     python tools/book.py [--no-open]
 
-Notebooks whose cells changed are executed, two at a time, and their results kept in _build/cache; all of them are
-executed again when the package, requirements.txt or Python changed. Then Jupyter Book makes the pages in _build/html,
-and any of its warnings is an error. When nothing changed since the last time, the book is only opened.
+Notebooks whose cells changed are executed, two at a time, and their results kept in _build/cache; all of them
+are executed again when the package, requirements.txt or Python changed. Then Jupyter Book makes the pages in
+_build/html, and any of its warnings is an error. When nothing changed since then, the book is only opened.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def build(root: Path) -> str:
         executed = execute(root)
         make_pages(root, state)
         pages = sum(1 for _ in html.rglob("*.html"))
-    return f"The book: {pages} pages in {time.perf_counter() - began:.0f} s, {executed} notebooks executed."
+    return f"The book: {pages} pages in {time.perf_counter() - began:.0f} s, notebooks executed: {executed}."
 
 
 def fingerprint(root: Path, paths: tuple[str, ...]) -> str:
@@ -80,7 +80,7 @@ def fingerprint(root: Path, paths: tuple[str, ...]) -> str:
     return digest.hexdigest()
 
 
-# ---- the notebooks ---------------------------------------------------------------------------------------------------
+# ---- the notebooks -----------------------------------------------------------------------------------------
 
 def notebooks(root: Path) -> list[Path]:
     """The notebooks that _toc.yml lists.
@@ -134,7 +134,7 @@ def execute(root: Path) -> int:
 
 
 def fresh_cache(root: Path) -> Path:
-    """The folder of the results, emptied when the package, the requirements or Python changed: cells alone do not tell."""
+    """The folder of the results, emptied when the package, requirements.txt or Python changed."""
     folder, state = root / "_build/cache", fingerprint(root, PACKAGE)
     if read(folder / "package") != state:
         shutil.rmtree(folder, ignore_errors=True)
@@ -163,7 +163,7 @@ def run(path: Path, notebook, root: Path) -> float:
                             store_widget_state=False, coalesce_streams=True, on_cell_start=note)
     began = time.perf_counter()
     try:
-        client.execute(stderr=subprocess.DEVNULL)  # of the kernel's own process: what cells write goes another way
+        client.execute(stderr=subprocess.DEVNULL)  # the kernel's own: what cells write goes another way
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         name = notebook.cells[at].metadata.get("name")
         where = f"{path.relative_to(root)}, cell {at + 1}" + (f" ({name})" if name else "")
@@ -182,7 +182,7 @@ def reason(error: Exception) -> str:
     return what + (f"\n    line {line[1]}: {line[2].strip()}" if line else "")
 
 
-# ---- the pages -------------------------------------------------------------------------------------------------------
+# ---- the pages ---------------------------------------------------------------------------------------------
 
 def make_pages(root: Path, state: str) -> None:
     """Has Jupyter Book make all pages anew, and puts them into _build/html once they are complete.
@@ -196,8 +196,8 @@ def make_pages(root: Path, state: str) -> None:
     shutil.rmtree(work, ignore_errors=True)
     said = io.StringIO()
     with working_in(root), redirect_stdout(io.StringIO()), redirect_stderr(said):
-        failed = build_sphinx(root, work / "html", noconfig=True, path_config=root / "_config.yml", warningiserror=True,
-                              keep_going=True, quiet=True,
+        failed = build_sphinx(root, work / "html", noconfig=True, path_config=root / "_config.yml",
+                              warningiserror=True, keep_going=True, quiet=True,
                               confoverrides={"external_toc_path": "_toc.yml", "latex_individualpages": False})
     if isinstance(failed, OSError):
         raise failed
@@ -212,12 +212,12 @@ def make_pages(root: Path, state: str) -> None:
 def show(page: Path, open_it: bool) -> None:
     """Says where the page is, and opens it where there is a display."""
     print(page.as_uri())
-    display = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    display = any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY"))) or sys.platform in ("darwin", "win32")
     if open_it and display:
         webbrowser.open(page.as_uri())
 
 
-# ---- small things ----------------------------------------------------------------------------------------------------
+# ---- small things ------------------------------------------------------------------------------------------
 
 def read(path: Path) -> str | None:
     return path.read_text() if path.exists() else None
@@ -250,9 +250,10 @@ def lock(root: Path):
 def explain(error: OSError, root: Path) -> str:
     """The sentence for an error of the operating system."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"The disk is full: make room in {root} (the book needs about 100 MB), and run the same command again."
+        return f"The disk is full: make room in {root} (about 100 MB), and run the same command again."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{error.filename} may not be written: make {root} your own (chown, chmod), or copy it to where you may."
+        return (f"{error.filename} may not be written: make {root} your own (chown, chmod), or copy it to where "
+                "you may write.")
     if error.errno == errno.ENOENT:
         return f"{error.filename} is missing: fetch it again (git checkout, git pull)."
     return f"The book could not be made: {error}."

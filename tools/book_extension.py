@@ -7,8 +7,8 @@ import re
 from docutils import nodes
 from sphinx.errors import ConfigError
 
-HIDDEN_TESTS = re.compile(r"^\s*### BEGIN HIDDEN TESTS\n.*?^\s*### END HIDDEN TESTS\n?", re.M | re.S)
-MARKERS = re.compile(r"^\s*### (BEGIN|END) SOLUTION\n?", re.M)
+HIDDEN_TESTS = re.compile(r"^[ \t]*### BEGIN HIDDEN TESTS\n.*?^[ \t]*### END HIDDEN TESTS\n?", re.M | re.S)
+MARKERS = re.compile(r"^[ \t]*### (BEGIN|END) SOLUTION[ \t]*\n?", re.M)
 
 
 def setup(app):
@@ -20,11 +20,12 @@ def setup(app):
 
 
 def launch_buttons(app, config):
-    """`repository: url` of _config.yml brings the launch buttons and links to the repository, or hides them when empty."""
+    """`repository: url` of _config.yml brings the launch buttons and links to the repository; empty, it hides them."""
     options = config.html_theme_options
     url = (options.get("repository_url") or "").strip().rstrip("/").removesuffix(".git")
     if url and not re.fullmatch(r"https://[\w.-]+/[\w./-]*[\w-]+/[\w.-]+", url):
-        raise ConfigError(f"repository: url in _config.yml must look like https://github.com/NAME/REPO, not {url!r}")
+        raise ConfigError("repository: url in _config.yml must look like https://github.com/NAME/REPO, "
+                          f"not {url!r}")
     options["repository_url"] = url
     options["use_repository_button"] = options["use_issues_button"] = bool(url)
     if not url:
@@ -41,8 +42,8 @@ def plain_code(app, doctree):
 
 
 def accessible(app, pagename, templatename, context, doctree):
-    """Mends what the theme and docutils leave for assistive technology: roles that it no longer knows, and a button of
-    the contents without a name."""
+    """Mends what the theme and docutils leave for assistive technology: roles that it no longer knows, and a button
+    of the contents without a name."""
     if "body" in context:
         body = context["body"].replace('<div role="list" class="citation-list">', '<div class="citation-list">')
         context["body"] = body.replace(' role="doc-biblioentry"', "")

@@ -42,7 +42,8 @@ README = """\
 {topic}.ipynb holds the exercises of the chapter "{topic}" of Tightening the Bound.
 
 To start
-  1. Unpack this archive into the folder `chapters` of the book. It makes a folder `{topic}` there.
+  1. Unpack this archive into the folder `chapters` of the book's source, which your teacher names (the pages alone do not
+     suffice). It makes a folder `{topic}` there.
   2. In the book's folder, type: make lab
      (The first time it makes an environment, for which it needs the network and a few minutes.)
   3. In the list of files on the left, open the folder {topic}, then {topic}.ipynb.

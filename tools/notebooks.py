@@ -4,8 +4,8 @@
     python tools/notebooks.py PATH ...   # these
     python tools/notebooks.py --check    # run nothing; say which notebooks are not as this tool leaves them
 
-What is stored is what tests compare with: the numbers that a cell printed. The tool also keeps the first code cell of
-every notebook, which installs the package on Colab, in step with `repository: url` of _config.yml.
+What is stored is what tests compare with: the numbers that a cell printed. The tool also keeps the first code
+cell of every notebook, which installs the package on Colab, in step with `repository: url` of _config.yml.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ COLAB = {"jupyter": {"source_hidden": True}, "tags": ["colab", "remove-cell"]}
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Runs notebooks and stores their text outputs, and nothing else.")
+    parser = argparse.ArgumentParser(description="Runs notebooks and stores their text outputs, nothing else.")
     parser.add_argument("paths", nargs="*", type=Path, help="notebooks; all of the book if left out")
-    parser.add_argument("--check", action="store_true", help="run nothing; fail where a notebook is not as it should be")
+    parser.add_argument("--check", action="store_true", help="run nothing; fail where a notebook is out of order")
     options = parser.parse_args(arguments)
     try:
         paths = [path.resolve() for path in options.paths] or notebooks(ROOT)
@@ -69,7 +69,7 @@ def faults(path: Path, url: str) -> list[str]:
     return found
 
 
-# ---- what is stored --------------------------------------------------------------------------------------------------
+# ---- what is stored ----------------------------------------------------------------------------------------
 
 def strip(notebook: NotebookNode) -> None:
     """Leaves of the outputs their text, and of the metadata what does not change from run to run."""
@@ -106,7 +106,7 @@ def write(path: Path, notebook: NotebookNode) -> bool:
     return True
 
 
-# ---- Colab -----------------------------------------------------------------------------------------------------------
+# ---- Colab -------------------------------------------------------------------------------------------------
 
 def repository(root: Path) -> str:
     """The public repository that _config.yml names; empty if it names none."""

@@ -111,7 +111,7 @@ class Check:
             return "returned nothing", "your function returns None: does it end in a `return`?"
         try:
             outputs = _outputs(value)
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError, RuntimeError, OverflowError):
             return "not a number", f"expected real numbers or tensors of them, got {_kind(value)}"
         if len(outputs) != len(expected):
             return "number of outputs", (f"expected {len(expected)} output(s) ({', '.join(self.outputs)}), "
@@ -126,7 +126,7 @@ class Check:
     def _explain(self, bad: list[int], instances, got, right) -> tuple[str, str]:
         k = bad[0]
         fine = [name for i, name in enumerate(self.outputs) if i not in bad]
-        prefix = f"{' and '.join(fine)} {'is' if len(fine) == 1 else 'are'} right, but {self.outputs[k]} is not. " if fine else ""
+        prefix = f"{' and '.join(fine)} {'is' if len(fine) == 1 else 'are'} right, but {self.outputs[k]} is not: " if fine else ""
         for wrong in self.wrongs:
             if wrong.output == k and all(self._agrees(wrong, arguments, answer[k])
                                          for arguments, answer in zip(instances, got)):

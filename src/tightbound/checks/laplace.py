@@ -58,6 +58,8 @@ evidence = Check(
               "the height of the peak is missing: you have the log volume under a bell of height one."),
         Wrong("minus the log evidence", lambda energy, hessian: -_evidence(energy, hessian),
               "this is minus the log evidence: the sign of the whole is turned around."),
+        Wrong("logarithm to base ten", lambda energy, hessian: -energy + (_evidence(energy, hessian) + energy) / math.log(10),
+              "your logarithms are to base ten; nats need natural ones."),
         Wrong("evidence, not its logarithm", lambda energy, hessian: torch.exp(_evidence(energy, hessian)),
               "this is the evidence itself; asked for is its logarithm, in nats."),
     ],
@@ -211,6 +213,15 @@ predictive = Check(
               "you multiplied where you should divide: uncertainty must pull a prediction towards one half."),
         Wrong("no pi/8", lambda x, mean, covariance: torch.sigmoid(x @ mean / torch.sqrt(1 + (x @ covariance @ x))),
               "pi/8 is missing: it makes the logistic curve and the probit agree at the origin."),
+        Wrong("pi/2 for pi/8", lambda x, mean, covariance: torch.sigmoid(
+            x @ mean / torch.sqrt(1 + math.pi / 2 * (x @ covariance @ x))),
+              "the factor before the variance is pi/8; yours is four times that."),
+        Wrong("variance squared", lambda x, mean, covariance: torch.sigmoid(
+            x @ mean / torch.sqrt(1 + math.pi / 8 * (x @ covariance @ x) ** 2)),
+              "v is a variance already: it is not squared once more."),
+        Wrong("trace of the covariance", lambda x, mean, covariance: torch.sigmoid(
+            x @ mean / torch.sqrt(1 + math.pi / 8 * torch.trace(covariance))),
+              "you took the total variance of the weights; asked for is that of the activation x'w, which depends on x."),
         Wrong("diagonal only", lambda x, mean, covariance: torch.sigmoid(
             x @ mean / torch.sqrt(1 + math.pi / 8 * (x * x @ covariance.diagonal()))),
               "only the variances of the weights are used: their covariances change the spread of x'w as well."),
@@ -255,7 +266,10 @@ bic = Check(
 # 6. Project: several modes ------------------------------------------------------------------------------------------------
 
 def _draw_modes(stream):
-    return {"problem": problems.two_modes(separation=stream.uniform(4, 6), weight=stream.uniform(0.15, 0.4), scale=stream.uniform(0.3, 0.6))}
+    problem = problems.two_modes(separation=stream.uniform(4, 6), weight=stream.uniform(0.15, 0.4),
+                                 scale=stream.uniform(0.3, 0.6))
+    problem.log_evidence = None  # not to be handed back as the answer
+    return {"problem": problem}
 
 
 @functools.lru_cache(maxsize=64)
@@ -315,7 +329,7 @@ quiz = Quiz("laplace", [
         Option("Importance weights from q to the joint have a small effective sample size.", "They look at the joint where q puts its "
                "samples, and so notice where the two disagree. They stay blind to a mode that q never visits.", True),
         Option("The log evidence is negative.", "It usually is, for many data: each brings a factor below one.")]),
-    Question("With n data, a fixed model and a proper prior, how does Laplace's error in the log evidence shrink?", [
+    Question("With n data, a fixed model and a peak that stays inside, how does Laplace's error in the log evidence shrink?", [
         Option("Like 1/n.", "The posterior narrows like the root of n; the first terms that the parabola leaves out, third and fourth "
                "derivatives, then contribute at order 1/n.", True),
         Option("Like 1 over the root of n.", "That is how the width of the posterior shrinks. The odd, cubic term averages out at first "

@@ -27,7 +27,7 @@ def tightening() -> Explorer:
         log_q = _log_normal(grid, mean, log_sd)
         elbo = float(width * (log_q.exp() * (log_joint - log_q)).sum())
         return {"q": log_q.exp(), "elbo": elbo, "gap": exact - elbo, "evidence": exact, "top": [elbo, elbo],
-                "middle": 0.5 * (elbo + exact)}
+                "middle": 0.5 * (elbo + exact) if exact - elbo > 0.6 else math.nan}
 
     def figure():
         fig, (left, right) = figures.subplots(1, 2, figsize=(7.2, 3.1), gridspec_kw={"width_ratios": [3, 1.2]})

@@ -47,7 +47,8 @@ class Slider:
             raise ValueError(f"the value of {self.label!r} must be a number, got {self.value!r}")
         nearest = min(self.stops, key=lambda stop: abs(stop - self.value))
         if not abs(nearest - self.value) <= 1e-9 * (self.stops[-1] - self.stops[0]):  # a NaN is close to none
-            raise ValueError(f"the value {self.value!r} of {self.label!r} is none of its stops; the nearest is {nearest!r}")
+            raise ValueError(f"the value {self.value!r} of {self.label!r} is none of its stops; "
+                             f"the nearest is {nearest!r}")
         object.__setattr__(self, "value", nearest)
 
     grid = property(lambda self: (self.stops,))
@@ -111,8 +112,8 @@ class Toggle:
 class Point:
     """A point of the picture that can be dragged, or moved by two sliders; its value is (x, y).
 
-    Between its stops a page interpolates bilinearly, so a drag is smooth; let go, the point settles at the nearest stop,
-    where every number is exact. `axes` says in which axes it lives.
+    Between its stops a page interpolates bilinearly, so a drag is smooth; let go, the point settles at the
+    nearest stop, where every number is exact. `axes` says in which axes it lives.
 
     Raises:
         ValueError: as for `Slider`, in x and in y.

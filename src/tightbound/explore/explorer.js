@@ -38,8 +38,9 @@ export function render({ model, el }) {
     waiting += 1;
     model.send({ params }, { iopub: { status: started } });
   };
-  // The kernel says "busy" and then answers. A notebook server holds the answer back until that small packet is acknowledged,
-  // and a browser with nothing to say acknowledges 40 ms late (Nagle's algorithm, delayed acknowledgement). So it speaks.
+  // The kernel says "busy" and then answers. A notebook server holds the answer back until that small packet is
+  // acknowledged, and a browser with nothing to say acknowledges 40 ms late (Nagle's algorithm meets delayed
+  // acknowledgement). So it says something.
   const started = (message) => {
     if (message.content.execution_state !== "busy") return;
     if (newer) request(); else model.send({});
@@ -152,7 +153,8 @@ const MAKERS = {
     const part = slider(panel, control.label, control.stops, (value) => { pause(); ask({ [name]: value }); });
     let timer = null, button = null;
     const pause = () => { clearInterval(timer); timer = null; if (button) mark(false); };
-    const mark = (playing) => {
+    const mark = (playing) => { // while it plays, a screen reader is not told every step
+      panel.parentElement.querySelector(".tb-readout").setAttribute("aria-live", playing ? "off" : "polite");
       button.textContent = playing ? "❚❚" : "▶";
       button.setAttribute("aria-label", `${playing ? "Pause" : "Play"}: ${control.label}`);
     };
@@ -201,7 +203,7 @@ const MAKERS = {
     };
     handle.addEventListener("pointerdown", (event) => { handle.setPointerCapture(event.pointerId); event.preventDefault(); });
     handle.addEventListener("pointermove", (event) => { if (handle.hasPointerCapture(event.pointerId)) drag(event); });
-    if (spec.functions?.some((f) => f.type === "lattice" && f.inputs.includes(name))) // let go, it settles where numbers are exact
+    if (spec.functions?.some((f) => f.type === "lattice" && f.inputs.includes(name))) // it settles where numbers are exact
       handle.addEventListener("lostpointercapture", () => ask({ [name]: ["x", "y"].map((key, i) =>
         control[key][nearest(control[key], params()[name][i])]) }));
     return { show(values) {
@@ -220,7 +222,8 @@ function legend(spec) {
     const dash = (spec.dashes[mark.role] ?? []).map((d) => 2 * d).join(" ");
     const sign = { area: `<rect y="2" width="35" height="8" fill="var(--tb-${mark.role})" opacity=".45"/>`,
       points: `<circle cx="18" cy="6" r="4" fill="var(--tb-${mark.role})"/>`,
-      arrows: `<path d="M0 6h27" stroke="var(--tb-${mark.role})" stroke-width="2.5"/><path d="M35 6l-9-4.5v9z" fill="var(--tb-${mark.role})"/>`,
+      arrows: `<path d="M0 6h27" stroke="var(--tb-${mark.role})" stroke-width="2.5"/>
+        <path d="M35 6l-9-4.5v9z" fill="var(--tb-${mark.role})"/>`,
     }[mark.type]
       ?? `<line x1="0" x2="35" y1="6" y2="6" stroke="var(--tb-${mark.role})" stroke-width="2.5" stroke-dasharray="${dash}"/>`;
     item.innerHTML = `<svg viewBox="0 0 35 12" aria-hidden="true">${sign}</svg>`;
@@ -234,7 +237,7 @@ function legend(spec) {
 const sides = [["left", "width", "x"], ["bottom", "height", "y"]];
 function toFraction(axes, i, value) { // data coordinate -> fraction of the figure, from the left or from below
   const [start, size, limits] = sides[i], [low, high] = axes[limits];
-  const scale = axes.log[i] ? (v) => Math.log(Math.max(v, Number.MIN_VALUE)) : (v) => v; // zero lies far below the picture
+  const scale = axes.log[i] ? (v) => Math.log(Math.max(v, Number.MIN_VALUE)) : (v) => v; // zero: far below the picture
   return axes[start] + (axes[size] * (scale(value) - scale(low))) / (scale(high) - scale(low));
 }
 function toData(axes, ...fractions) {
@@ -296,7 +299,7 @@ const PAINTERS = {
     const x = get(mark.x), low = get(mark.low), high = get(mark.high), n = longest(x, low, high);
     ctx.globalAlpha = mark.alpha;
     const stands = (i) => [x, low, high].every((array) => Number.isFinite(at(array, i)));
-    for (let i = 0, j; i < n; i = j + 1) { // a polygon for each stretch without NaN: there along the top, back along the bottom
+    for (let i = 0, j; i < n; i = j + 1) { // a polygon for each stretch without NaN: along the top, back along the bottom
       for (j = i; j < n && stands(j); ) j++;
       const m = j - i;
       trace(ctx, 2 * m, (k) => X(at(x, k < m ? i + k : j - 1 - (k - m))),
@@ -488,7 +491,8 @@ function network({ inputs, output, shape, layers }, buffer) {
 }
 
 async function boot(id) {
-  const el = document.querySelector(`#${id}:not([data-live])`), spec = JSON.parse(document.getElementById(`${id}-spec`).textContent);
+  const el = document.querySelector(`#${id}:not([data-live])`);
+  const spec = JSON.parse(document.getElementById(`${id}-spec`).textContent);
   el.dataset.live = ""; // so that the same explorer can stand twice on a page
   const bytes = Uint8Array.from(atob(spec.data), (c) => c.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));

@@ -58,7 +58,7 @@ def coin() -> Explorer:
             peak with the same height and curvature. With few flips, or few heads, the density leans and the bell misses
             one tail and overshoots the other; with many flips the two curves are one. In p, with no heads or no tails, the
             peak lies at the edge and there is no bell; in logit p there always is.""",
-        readout=["{heads:d} heads in {flips:d} flips: log evidence {log_evidence:.4f} nats exactly, {estimate:.4f} by Laplace",
+        readout=["heads in {heads:d} of {flips:d} flips: log evidence {log_evidence:.4f} nats exactly, {estimate:.4f} by Laplace",
                  "gap {gap:+.4f} nats: Laplace's area is {area:.4f} times the exact one"])
 
 
@@ -128,7 +128,7 @@ def eight_schools() -> Explorer:
         alt="""Contours of the eight-schools posterior over mu and tau, with the one- and two-sigma ellipses of the Gaussian
             that the second-order expansion gives around a draggable point. In log tau the contours are a drop that
             narrows downwards into a neck; around the mode the ellipse covers the drop but not the neck. Away from the mode
-            an arrow leads from the point to the Gaussian's mean, and in the neck, where the curvature is not positive, no
-            ellipse is drawn. In tau the contours press against the axis tau = 0, and half of the ellipse around that edge lies below it.""",
-        readout=["at mu {x:.2f}, tau {y:.2f}: |J| = {gradient:.3f}, smallest scaled curvature {curvature:+.3f}, promise of a Newton step {promise:.3f} nats",
+            an arrow leads from the point to the Gaussian's mean; from down in the neck it shoots past the top. Far to the
+            left, where the curvature is not positive, no ellipse is drawn. In tau the contours press against the axis tau = 0, and half of the ellipse around that edge lies below it.""",
+        readout=["at mu {x:.2f}, tau {y:.2f}: |J| = {gradient:.3f}, smallest curvature {curvature:+.3f}, a Newton step promises {promise:.3f} nats",
                  "log evidence {log_evidence:.4f} nats exactly, {estimate:.4f} by the expansion: gap {gap:+.4f} nats"])

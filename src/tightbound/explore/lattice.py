@@ -95,12 +95,13 @@ class Function:
         first = self._arrays(*(values[0] for values in stops))
         for name, array in first.items():
             if total * array.size > LIMIT:
-                raise ValueError(f"{name!r} on {total:,} stops makes {total * array.size:,} numbers, too many for a page: "
-                                 "use fewer stops or shorter arrays, or a Network")
+                raise ValueError(f"{name!r} on {total:,} stops makes {total * array.size:,} numbers, too many for a "
+                                 "page: use fewer stops or shorter arrays, or a Network")
         answers = [self._arrays(*at) for at in itertools.product(*stops)]
         for name, array in first.items():
             if any(set(answer) != set(first) or answer[name].shape != array.shape for answer in answers):
-                raise ValueError(f"the array {name!r} of {self.name!r} has not the same shape at every stop; pad it with NaN")
+                raise ValueError(f"the array {name!r} of {self.name!r} has not the same shape at every stop; "
+                                 "pad it with NaN")
         return {"type": "lattice", "inputs": self.inputs, "outputs": {
             name: {"shape": array.shape, **packer.add(np.stack([answer[name].reshape(-1) for answer in answers]))}
             for name, array in first.items()}}
@@ -142,7 +143,8 @@ class Network(Function):
 
     def _arrays(self, *at):
         weight = next(self.module.parameters())
-        x = torch.as_tensor(np.concatenate([np.atleast_1d(value) for value in at]), dtype=weight.dtype, device=weight.device)
+        x = np.concatenate([np.atleast_1d(value) for value in at])
+        x = torch.as_tensor(x, dtype=weight.dtype, device=weight.device)
         with torch.no_grad():
             return {self.output: self.module(x).double().cpu().numpy().reshape(self.shape)}
 

@@ -9,7 +9,7 @@ from tightbound.explore.explorer import SOURCE, Explorer, answer
 
 
 class ExplorerWidget(anywidget.AnyWidget):
-    """An explorer's live form. `params` holds the controls' values, in both directions; `frame` is the answer to them."""
+    """An explorer's live form. `params` holds the controls' values, in both directions; `frame` answers them."""
 
     _esm = SOURCE.read_text()
     spec = traitlets.Dict().tag(sync=True)
@@ -18,7 +18,8 @@ class ExplorerWidget(anywidget.AnyWidget):
 
     def __init__(self, explorer: Explorer, **options):
         self._explorer = explorer
-        super().__init__(spec=explorer.spec, params=dict(explorer.start), frame=answer(explorer, explorer.start), **options)
+        super().__init__(spec=explorer.spec, params=dict(explorer.start), frame=answer(explorer, explorer.start),
+                         **options)
         self.on_msg(self._asked)
 
     def _asked(self, widget, content, buffers):

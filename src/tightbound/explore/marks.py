@@ -74,7 +74,8 @@ class Mark:
         """What the page is told: names of arrays stay names, arrays that never change go along."""
         own = {field.name: getattr(self, field.name) for field in fields(self)}
         return {"type": type(self).__name__.lower(), **{
-            key: _constant(value) if key in self.DATA and not isinstance(value, str) else value for key, value in own.items()}}
+            key: _constant(value) if key in self.DATA and not isinstance(value, str) else value
+            for key, value in own.items()}}
 
     def arrays(self) -> list[str]:
         """The names of the arrays that this mark draws."""
@@ -235,7 +236,8 @@ class HeatMap(Mark):
         if not self.low < self.high:
             raise ValueError(f"a heat map is coloured from low up to high, got low {self.low} and high {self.high}")
         if self.palette not in mpl.colormaps:
-            raise ValueError(f"matplotlib knows no palette {self.palette!r}; it has cividis, viridis, magma, RdBu and others")
+            raise ValueError(f"matplotlib knows no palette {self.palette!r}; it has cividis, viridis, magma, RdBu "
+                             "and others")
 
     def _fits(self, shapes):
         return len(shapes["z"]) == 2
