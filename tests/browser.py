@@ -83,7 +83,8 @@ def axe_violations(page: Page) -> list[str]:
     """What axe-core calls serious or critical on the page, one line each."""
     from axe_playwright_python.sync_playwright import Axe
 
-    found = Axe().run(page, options={"preload": False}).response["violations"]  # styles of a file are out of its reach
+    options = {"preload": False, "resultTypes": ["violations"]}  # styles of a file are out of its reach
+    found = Axe().run(page, options=options).response["violations"]
     return [f"{v['id']} ({v['impact']}): {node['html'][:200]} {node['failureSummary']}"
             for v in found if v["impact"] in ("serious", "critical") for node in v["nodes"]]
 

@@ -190,6 +190,7 @@ def test_it_follows_jupyterlabs_theme(notebook):
     for theme in ("JupyterLab Dark", "JupyterLab Light"):
         notebook.page.evaluate(change, theme)
         notebook.page.wait_for_selector(f"body[data-jp-theme-name='{theme}']", state="attached")
+        notebook.page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         colour[theme] = hand.root.evaluate("root => getComputedStyle(root).color"), hand.picture()
     (dark, night), (light, day) = colour.values()
     assert (dark, light) == ("rgb(230, 230, 230)", "rgb(31, 35, 40)") and night != day

@@ -498,6 +498,7 @@ def configuration(course: Path, timeout: int, no_database: bool):
     config.ClearSolutions.code_stub = {"python": STUB}
     config.Execute.timeout_func = lambda cell: SETUP_SECONDS if is_setup(cell) else timeout
     config.Execute.interrupt_on_timeout = True
+    config.Execute.iopub_timeout = 30  # a busy machine takes its time to pass the interrupt on
     config.Execute.extra_arguments = ["--HistoryManager.hist_file=:memory:", "--log-level=ERROR"]
     return config
 

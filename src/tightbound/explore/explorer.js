@@ -85,7 +85,7 @@ export function render({ model, el }) {
   model.on("change:params", onParams);
   const resized = new ResizeObserver(draw);
   resized.observe(stage);
-  const themed = new MutationObserver(draw);
+  const themed = new MutationObserver(() => requestAnimationFrame(draw)); // JupyterLab hides all while it changes clothes
   for (const node of [document.documentElement, document.body])
     themed.observe(node, { attributes: true, attributeFilter: ["data-theme", "data-mode", "data-jp-theme-light"] });
   const media = ["(prefers-color-scheme: dark)", "print"].map((query) => matchMedia(query));
