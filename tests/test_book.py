@@ -154,6 +154,14 @@ def test_missing_files_are_named(small, missing, told):
     assert done.returncode == 1 and told in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("broken, told", [
+    ("_toc.yml", "_toc.yml cannot be read"), ("chapters/one.ipynb", "chapters/one.ipynb is no notebook")])
+def test_broken_files_are_named(broken, told, small):
+    small.write(broken, "{a: [")
+    done = small.build()
+    assert done.returncode == 1 and told in done.stderr and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("number, told", [(errno.ENOSPC, "The disk is full"), (errno.EACCES, "may not be written")])
 def test_errors_of_the_system_become_sentences(number, told, tmp_path):
     assert told in book.explain(OSError(number, os.strerror(number), str(tmp_path)), tmp_path)

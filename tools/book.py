@@ -86,12 +86,17 @@ def notebooks(root: Path) -> list[Path]:
     """The notebooks that _toc.yml lists.
 
     Raises:
-        Trouble: when it lists a page that does not exist.
+        Trouble: when it lists a page that does not exist, or is not a list of contents at all.
     """
-    from sphinx_external_toc.parsing import parse_toc_yaml
+    from sphinx_external_toc.parsing import MalformedError, parse_toc_yaml
+    from yaml import YAMLError
 
+    try:
+        pages = list(parse_toc_yaml(root / "_toc.yml"))
+    except (MalformedError, YAMLError) as error:
+        raise Trouble(f"_toc.yml cannot be read: {error}") from None
     found = []
-    for page in parse_toc_yaml(root / "_toc.yml"):
+    for page in pages:
         notebook = root / f"{page}.ipynb"
         if notebook.exists():
             found.append(notebook)
@@ -111,7 +116,10 @@ def execute(root: Path) -> int:
     cache = get_cache(fresh_cache(root))
     stale = []
     for path in notebooks(root):
-        notebook = nbformat.read(path, as_version=4)
+        try:
+            notebook = nbformat.read(path, as_version=4)
+        except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
+            raise Trouble(f"{path.relative_to(root)} is no notebook: {str(error)[:200]}") from None
         try:
             cache.match_cache_notebook(notebook)
         except KeyError:
@@ -191,15 +199,19 @@ def make_pages(root: Path, state: str) -> None:
         Trouble: with the warnings, if there are any.
     """
     from jupyter_book.sphinx import build_sphinx
+    from yaml import YAMLError
 
     work, html = root / "_build/pages", root / "_build/html"
     shutil.rmtree(work, ignore_errors=True)
     said = io.StringIO()
-    with working_in(root), redirect_stdout(io.StringIO()), redirect_stderr(said):
-        failed = build_sphinx(root, work / "html", noconfig=True, path_config=root / "_config.yml",
-                              warningiserror=True, keep_going=True, quiet=True,
-                              confoverrides={"external_toc_path": "_toc.yml", "latex_individualpages": False})
-    if isinstance(failed, OSError):
+    try:
+        with working_in(root), redirect_stdout(io.StringIO()), redirect_stderr(said):
+            failed = build_sphinx(root, work / "html", noconfig=True, path_config=root / "_config.yml",
+                                  warningiserror=True, keep_going=True, quiet=True,
+                                  confoverrides={"external_toc_path": "_toc.yml", "latex_individualpages": False})
+    except YAMLError as error:
+        raise Trouble(f"_config.yml cannot be read: {error}") from None
+    if isinstance(failed, (OSError, KeyboardInterrupt)):
         raise failed
     if failed:
         raise Trouble(COLOURS.sub("", said.getvalue()).strip().replace(f"{root}/", "") + "\n\n"
