@@ -55,7 +55,7 @@ x, t = np.linspace(-8, 17, 121), np.linspace(np.log(0.3), np.log(30), 121)
 log_joint = problem.log_joint(torch.tensor(np.stack(np.meshgrid(x, t), -1))).numpy()
 levels = log_joint.max() - 0.5 * np.array([4.0, 3.0, 2.0, 1.0, 0.3]) ** 2
 
-def draw_schools(mu, tau):
+def draw_schools(tau, mu):
     frame = schools.frame(point=(mu, tau))
     with figures.style():
         fig, ax = plt.subplots(figsize=(6.4, 4.0))
