@@ -48,7 +48,7 @@ class StudentT(Distribution):
         z = mean + L eps sqrt(df / chi2),      eps ~ N(0, I),  chi2 ~ chi-squared(df)
         log q(z) = log Γ((df + d)/2) - log Γ(df/2) - d/2 log(df π) - log det L - (df + d)/2 log(1 + |L^-1 (z - mean)|^2 / df)
 
-    Its tails fall like |z|^-(df + d): heavier than any Gaussian's, so that as a proposal it rarely misses one.
+    Its tails fall like a power, ``|z|^-(df + d)``: heavier than any Gaussian's, so that as a proposal it rarely misses one.
 
     Args:
         df: degrees of freedom, a whole number (chi-squared is drawn as a sum of df squares).

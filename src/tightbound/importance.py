@@ -127,18 +127,15 @@ class _Sums:
         self.kept, self.slots = None, min(KEPT, num_samples)
 
     def add(self, log_weights: Tensor, f: Tensor, z: Tensor, stream: torch.Generator) -> None:
+        self._keep_tail(log_weights)
         self.count += len(log_weights)
-        if self.tail is None or len(self.tail) < self.length:
-            new = log_weights
-        else:
-            new = log_weights[~(log_weights <= self.tail[-1])]  # keeps a NaN
-        largest = new if self.tail is None else torch.cat([self.tail, new])
-        self.tail = largest.topk(min(self.length, len(largest))).values
-        top = float(self.tail[0])
-        if math.isnan(top) or top == math.inf:
-            raise ValueError("a log weight is NaN or +inf: the proposal must have density wherever it samples, and the log joint be finite or -inf")
-        if top == -math.inf:
-            return
+        if self.tail[0] > -math.inf:
+            before = float(self.sums[0]) if self.sums else 0.0
+            weights, scale = self.add_weights(log_weights, f)
+            self._resample(z, weights, 1 - scale * before / float(self.sums[0]), stream)
+
+    def add_weights(self, log_weights: Tensor, f: Tensor) -> tuple[Tensor, float]:
+        top = float(self.tail[0])                  # the largest log weight so far
         weights = torch.exp(log_weights - top)
         alive = weights > 0
         if not bool(alive.all()):
@@ -149,11 +146,22 @@ class _Sums:
             self.centre = weights @ f / weights.sum()
         f, squares = f - self.centre, weights.square()
         new = [weights.sum(), squares.sum(), *(torch.stack([weights, squares]) @ f), squares @ f.square()]
-        if self.sums is not None:
-            scale = math.exp(self.top - top)
-            new = [fresh + scale ** power * old for fresh, old, power in zip(new, self.sums, (1, 2, 1, 2, 2))]
-        self._resample(z, weights, float(weights.sum() / new[0]), stream)
+        scale = math.exp(self.top - top)           # of what was added up before
+        if self.sums:
+            new = [fresh + scale**power * old for fresh, old, power in zip(new, self.sums, (1, 2, 1, 2, 2))]
         self.sums, self.top = new, top
+        return weights, scale
+
+    def _keep_tail(self, log_weights: Tensor) -> None:
+        """Keeps the largest log weights, in descending order."""
+        if self.tail is not None:
+            if len(self.tail) == self.length:
+                log_weights = log_weights[~(log_weights <= self.tail[-1])]  # keeps a NaN
+            log_weights = torch.cat([self.tail, log_weights])
+        self.tail = log_weights.topk(min(self.length, len(log_weights))).values
+        if not float(self.tail[0]) < math.inf:  # topk takes NaN for the largest of all
+            raise ValueError("a log weight is NaN or +inf: the proposal must have density wherever it samples, and the "
+                             "log joint be finite or -inf there")
 
     def _resample(self, z: Tensor, weights: Tensor, share: float, stream: torch.Generator) -> None:
         """Each slot takes one of the new z with the probability that their share of all weight so far gives them."""
