@@ -117,8 +117,8 @@ class _Sums:
 
         first = sum w,   second = sum w^2,   of f: sum w f, sum w^2 f, sum w^2 f^2
 
-    beside the largest log weights, and draws of z in proportion to w. Points of weight zero are left out: f need not be
-    defined there. f is counted from a point near its mean, lest the sum of squares lose its digits.
+    beside the largest log weights, and draws of z in proportion to w. f is counted from a centre, its mean in the first
+    batch, lest its squares lose their digits.
     """
 
     def __init__(self, num_samples: int):
@@ -129,7 +129,10 @@ class _Sums:
     def add(self, log_weights: Tensor, f: Tensor, z: Tensor, stream: torch.Generator) -> None:
         self._keep_tail(log_weights)
         self.count += len(log_weights)
-        if self.tail[0] > -math.inf:
+        inside = log_weights > -math.inf
+        if not bool(inside.all()):  # f may have no value outside of the support
+            log_weights, f, z = log_weights[inside], f[inside], z[inside]
+        if len(log_weights):
             before = float(self.sums[0]) if self.sums else 0.0
             weights, scale = self.add_weights(log_weights, f)
             self._resample(z, weights, 1 - scale * before / float(self.sums[0]), stream)
@@ -137,11 +140,6 @@ class _Sums:
     def add_weights(self, log_weights: Tensor, f: Tensor) -> tuple[Tensor, float]:
         top = float(self.tail[0])                  # the largest log weight so far
         weights = torch.exp(log_weights - top)
-        alive = weights > 0
-        if not bool(alive.all()):
-            weights, f, z = weights[alive], f[alive], z[alive]
-            if not len(weights):
-                return
         if self.centre is None:
             self.centre = weights @ f / weights.sum()
         f, squares = f - self.centre, weights.square()
