@@ -759,6 +759,12 @@ def test_choosing_in_proportion():
     assert torch.equal(choose(1e-300 * weights, 100, stream()), choose(weights, 100, stream()))
 
 
+def test_no_weight_no_choice_even_at_the_ends(monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *shape, **options: vector(0.0, 1 - 2**-53))
+    for scale in (1.0, 0.3, 7e5, 1e-200):
+        assert choose(scale * vector(0.0, 0.0, 3.0, 1.0, 0.0), 2).tolist() == [2, 3]
+
+
 @pytest.mark.parametrize("q", [bell(2), MultivariateNormal(vector(0.0, 0.0), torch.eye(2, dtype=torch.float64)), student()], ids=repr)
 def test_draw_gives_samples_and_their_density_from_the_generator(q):
     torch.manual_seed(3)
