@@ -6,8 +6,8 @@ under q, a few terms of an expansion of it suffice::
     moments:    p(x)     ≈ exp(V0) sum_{k=0..K} E_q[(W - V0)^k] / k!        around a reference energy V0
     cumulants:  log p(x) ≈ sum_{n=1..K} kappa_n / n! = E_q[W] + 1/2 Var_q[W] + ...
 
-For odd K the first is a lower bound, whatever V0; K = 1 is the ELBO. It converges where E_q[exp |W|] is finite, and elsewhere is
-at best asymptotic. The second needs that too, and that E_q[exp(tW)] has no zero at complex |t| <= 1.
+For odd K the first is a lower bound, whatever V0; K = 1 is the ELBO. It converges where ``E_q[exp |W|]`` is finite, and elsewhere is
+at best asymptotic. The second needs that too, and that ``E_q[exp(tW)]`` has no zero at complex ``|t| <= 1``.
 
 Source: Bamler, Zhang, Opper & Mandt (2017), Perturbative black box variational inference; Bender & Orszag (1999).
 """
