@@ -8,12 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from scipy.integrate import trapezoid
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import gammaln
 from scipy.stats import norm
 from torch.distributions import Independent, Normal
 
 from tightbound import Problem, exact, laplace, perturbation, problems
+from tightbound.checks import perturbation as checks
 from tightbound.distributions import Gaussian
 from tightbound.explore import perturbation as explore
 
@@ -462,6 +463,23 @@ def test_bad_arguments_are_named(call, message):
 def test_a_climb_cut_short_is_named():
     with pytest.raises(perturbation.PerturbationError, match="max_iterations"):
         perturbation.tune(problems.eight_schools(), max_iterations=1)
+
+
+# ---- the exercises ---------------------------------------------------------------------------------------------------
+
+def test_references_of_the_checks_are_right():
+    W = tensor([-3.0, -2.2, -1.0, -0.9, 0.4])
+    V0, value = checks.three.reference(log_weights=W)
+    found = minimize_scalar(lambda v: -v - math.log(np.mean([1 + u + u**2 / 2 + u**3 / 6 for u in W.numpy() - v])),
+                            bounds=(-3, 0.4), method="bounded", options={"xatol": 1e-9})
+    assert [float(V0), float(value)] == pytest.approx([found.x, -found.fun], abs=1e-6)
+    elbo, more = checks.two.reference(log_weights=W)
+    assert [float(elbo), float(more)] == pytest.approx([np.mean(W.numpy()), np.mean(W.numpy()) + np.var(W.numpy()) / 2])
+    plain, corrected = checks.stirling.reference(a=5.0)
+    assert corrected == pytest.approx(gammaln(5.0), abs=3e-5) and abs(plain - gammaln(5.0)) > 0.01
+    Z = math.exp(float(problems.quartic(0.01).log_evidence))
+    value, error = checks.stop.reference(terms=perturbation.quartic_terms(0.01, 25))
+    assert abs(float(value) - Z) < 0.1 * float(error) < 1e-3
 
 
 # ---- the explorers ---------------------------------------------------------------------------------------------------

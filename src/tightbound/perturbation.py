@@ -33,7 +33,7 @@ from tightbound.estimate import Estimate
 from tightbound.problem import Problem
 from tightbound.problems.arguments import count, one_of, real
 
-POINTS = {1: 128, 2: 64, 3: 24}  # of Gauss and Hermite's rule, an axis, by dimension
+POINTS = {1: 128, 2: 64, 3: 20}  # of Gauss and Hermite's rule, an axis, by dimension
 TUNING = {1: 64, 2: 32, 3: 12}   # the same, while q is being tuned
 TOLERANCE = 0.01                 # nats by which two such rules may differ
 BATCH = 2**14                    # points at which a log joint is evaluated at once
