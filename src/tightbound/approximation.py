@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from tightbound.device import generator
+from tightbound.distributions import draw
 from tightbound.estimate import Estimate
 from tightbound.problem import Problem
 
@@ -59,7 +60,7 @@ class Approximation:
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}")
         with torch.no_grad():
-            z, log_q = self.q.rsample_and_log_prob((num_samples,), generator=generator(seed, problem.device))
+            z, log_q = draw(self.q, (num_samples,), generator=generator(seed, problem.device))
             return problem.log_joint(z) - log_q
 
 

@@ -28,7 +28,7 @@ from torch.distributions import Distribution, MultivariateNormal
 from tightbound import laplace
 from tightbound.approximation import Approximation
 from tightbound.device import generator
-from tightbound.distributions import Gaussian
+from tightbound.distributions import Gaussian, draw
 from tightbound.estimate import Estimate
 from tightbound.problem import Problem
 from tightbound.problems.arguments import count, one_of, real
@@ -286,7 +286,7 @@ def _by_samples(problem: Problem, q: Distribution, num_samples: int, seed) -> Te
     stream, found = generator(seed, problem.device), []
     with torch.no_grad():
         for start in range(0, num_samples, BATCH):
-            z, log_q = q.rsample_and_log_prob((min(BATCH, num_samples - start),), generator=stream)
+            z, log_q = draw(q, (min(BATCH, num_samples - start),), generator=stream)
             found.append(_log_weights(problem, z, log_q))
     return torch.cat(found)
 
@@ -309,11 +309,6 @@ def _fitting(q: Distribution, problem: Problem) -> Distribution:
     if tuple(q.event_shape) != (problem.dim,) or tuple(q.batch_shape):
         raise ValueError(f"q must be one distribution over the {problem.dim} latents of {problem.name!r}: expected event shape "
                          f"({problem.dim},) and no batch, got {tuple(q.event_shape)} and {tuple(q.batch_shape)}")
-    if not hasattr(q, "rsample_and_log_prob") and not isinstance(q, MultivariateNormal):
-        raise TypeError(f"q is a {type(q).__name__}, which cannot sample and score in one pass: wrap it in a class with "
-                        "rsample_and_log_prob, or use tightbound.distributions.Gaussian")
-    if isinstance(q, MultivariateNormal) and not isinstance(q, Gaussian):
-        q = Gaussian(q.loc, scale_tril=q.scale_tril)
     return q
 
 
