@@ -377,16 +377,16 @@ quiz = Quiz("importance", [
     Question("A million samples, a mean that looks settled, a small error bar, and k-hat = 0.8. What does that say?", [
         Option("All is well: k-hat below one means that the estimate converges.", "It does converge, as the mean exists, but slower than "
                "the root of S, and the error bar, made from a variance that does not exist, is too small."),
+        Option("80 % of the samples are wasted.", "That would be a statement about the effective sample size. k-hat is an exponent."),
         Option("The tail of the weights looks as if their variance was infinite: rare huge weights are missing, and the error bar cannot "
                "be trusted.", "Above one half there is no variance, and above 0.7 no practical number of samples makes up for it. A "
                "proposal with heavier tails does.", True),
-        Option("80 % of the samples are wasted.", "That would be a statement about the effective sample size. k-hat is an exponent."),
         Option("More samples of the same proposal will bring k-hat down.", "k is a property of target and proposal; more samples only tell "
                "it more precisely.")]),
     Question("10,000 samples have an effective sample size of 9,990. Which of these may still be the case?", [
-        Option("A few weights carry nearly all of the sum.", "Then the sum of squares would be large, and the effective sample size small."),
         Option("The proposal has missed a mode that holds half of the posterior.", "Where no sample fell there is no weight to complain. "
                "Every diagnostic made from the weights is blind to it: log p(x) is then low by log 2, and nothing shows.", True),
+        Option("A few weights carry nearly all of the sum.", "Then the sum of squares would be large, and the effective sample size small."),
         Option("The log weights vary by several nats from one sample to the next.", "Weights as uneven as that would leave far fewer than "
                "9,990; here they agree to a few per cent."),
         Option("The proposal is far from the posterior wherever it samples.", "Nearly equal weights say the opposite: where it samples, q "
@@ -394,20 +394,20 @@ quiz = Quiz("importance", [
     Question("In the importance-weighted bound, K goes from 1 to 100. What changes, in expectation?", [
         Option("Nothing but the noise: an average over more samples has the same mean.", "The average stands inside the logarithm, so its "
                "noise is also a bias."),
-        Option("The bound rises from the ELBO towards log p(x), and never passes it.", "With more weights in the average there is less "
-               "variance for the logarithm to punish: the gap falls like 1/K where the variance is finite.", True),
         Option("The bound rises, and passes log p(x) for K large enough.", "The mean weight has mean p(x) for every K, so by Jensen's "
                "inequality its logarithm has a mean of at most log p(x). Single runs may lie above it."),
         Option("The bound falls, as more samples can go wrong.", "Dropping one weight of the group at random leaves the mean unbiased and "
-               "makes it noisier: fewer samples are never better.")]),
+               "makes it noisier: fewer samples are never better."),
+        Option("The bound rises from the ELBO towards log p(x), and never passes it.", "With more weights in the average there is less "
+               "variance for the logarithm to punish: the gap falls like 1/K where the variance is finite.", True)]),
     Question("The proposal is the prior, the posterior is narrow, and there are a hundred latents. What does a typical run with 10,000 "
              "samples show?", [
         Option("An estimate of p(x) that is right, with a large error bar.", "The error bar is made from the same weights, and those that "
                "matter are not among them."),
-        Option("An estimate far below log p(x), with an error bar that hardly hints at it.", "The mean is kept right by enormous weights, "
-               "so rare that a typical run sees none: the median lies far below the mean.", True),
         Option("An estimate far above log p(x).", "By Markov's inequality the mean weight exceeds ten times p(x) in at most one run of "
                "ten; to be much too high is rare, to be much too low is not."),
+        Option("An estimate far below log p(x), with an error bar that hardly hints at it.", "The mean is kept right by enormous weights, "
+               "so rare that a typical run sees none: the median lies far below the mean.", True),
         Option("Weights that are nearly all equal.", "Each coordinate multiplies the weight by another random factor: their logarithms "
                "add up, and so does the variance of the log weight.")]),
 ])

@@ -13,7 +13,7 @@ from tightbound.approximation import effective_sample_size, log_mean_exp
 from tightbound.distributions import Gaussian, StudentT, standard_normal
 from tightbound.explore import Area, Choice, Explorer, Line, Point, Points, Slider, Text
 
-SAMPLES = 100
+SAMPLES = 80
 
 
 def proposal() -> Explorer:
@@ -35,11 +35,11 @@ def proposal() -> Explorer:
         ess = float(effective_sample_size(log_weights))
         estimate, error = float(log_mean_exp(log_weights)), math.sqrt(max(1 / ess - 1 / SAMPLES, 0))
         share = torch.softmax(log_weights, 0)
-        size = (50 * share.sqrt()).clamp(1, 20).mul(2).round() / 2  # half pixels: a page packs them well
-        return {"x": z[:, 0], "y": z[:, 1], "size": size,
-                "ess": ess, "k_hat": float(importance.pareto_k_hat(log_weights)), "estimate": estimate, "error": error,
-                "largest": 100 * float(share.max()), "at": [0.5], "bar": [estimate - 2 * error, estimate + 2 * error],
-                "dot": [estimate]}
+        size = (50 * share.sqrt()).clamp(1, 20).round()
+        numbers = {"ess": ess, "k_hat": float(importance.pareto_k_hat(log_weights)), "estimate": estimate, "error": error,
+                   "largest": 100 * float(share.max()), "bar": [estimate - 2 * error, estimate + 2 * error]}
+        # Whole pixels, and numbers to 2^-12, leave a page little to carry.
+        return {"x": z[:, 0], "y": z[:, 1], "size": size, **{key: np.round(4096 * np.array(v)) / 4096 for key, v in numbers.items()}}
 
     def centre_mark(centre):
         return {"cx": [centre[0]], "cy": [centre[1]]}
@@ -64,14 +64,14 @@ def proposal() -> Explorer:
         [Points(x="x", y="y", size="size", alpha=0.55, label="samples of the proposal, area in proportion to the weight"),
          Points(x="cx", y="cy", role="bound", size=4.0, shape="square", label="centre of the proposal"),
          Line(axes=1, x=[0.5, 0.5], y="bar", width=3, label="estimate ± 2 standard errors"),
-         Points(axes=1, x="at", y="dot", size=5.0)],
+         Points(axes=1, x=0.5, y="estimate", size=5.0)],
         title="Explorer: a proposal by hand",
-        alt="""Left, contours of the eight-schools posterior over mu and log tau, and 100 samples of a proposal whose centre can be
+        alt="""Left, contours of the eight-schools posterior over mu and log tau, and eighty samples of a proposal whose centre can be
             dragged; each sample is a bubble, its area in proportion to its importance weight. With the proposal on the
             posterior most bubbles are alike; moved away or made too narrow, one or two bubbles swallow all the weight. Right,
             the estimate of the log evidence with a bar of two standard errors, beside a line at the exact value: off the
             posterior the estimate drops below the line, and often the bar does not reach it.""",
-        readout=["estimate {estimate:.3f} ± {error:.3f} nats from 100 samples; exactly " + f"{exact:.3f}".replace("-", "−"),
+        readout=["estimate {estimate:.3f} ± {error:.3f} nats from 80 samples; exactly " + f"{exact:.3f}".replace("-", "−"),
                  "worth {ess:.1f} samples of the posterior; the largest weight holds {largest:.0f} % of the total; k-hat {k_hat:.2f}"])
 
 
