@@ -247,16 +247,16 @@ quiz = Quiz("perturbation", [
         Option("It is one, at the best V0.", "An even order has no best V0: its derivative in V0 is never negative.")]),
     Question("The partial sums of a series for log p(x) move by 0.1, 0.02, 0.008, 0.03, 0.4 nats from order to order. What do you report?", [
         Option("The sum to the end: more terms are more accurate.", "The terms grow: the expansion has left. The last is the worst."),
-        Option("The sum up to about the smallest term, with an error of about its size.", "The rule for asymptotic series: 0.008 is as close as it gets.",
-               True),
         Option("Nothing: a divergent series has no use.", "Its first terms may be excellent; that is the point of an asymptotic series."),
-        Option("The average of all partial sums.", "The large ones, which are wrong, would dominate.")]),
+        Option("The average of all partial sums.", "The large ones, which are wrong, would dominate."),
+        Option("The sum up to about the smallest term, with an error of about its size.", "The rule for asymptotic series: 0.008 is as "
+               "close as it gets.", True)]),
     Question("You have E_q of W, W², …, W⁵ by quadrature, and the bounds of order 1, 3 and 5 are −10.4, −10.1 and −10.9. What is the best "
              "statement about log p(x)?", [
-        Option("It is at least −10.1.", "All three are lower bounds, so the highest holds. Nothing promises that they rise with the order.", True),
         Option("It is about −10.9, as the highest order is the most exact.", "Order 5 fell: q visits places where the joint is very small. "
                "It is still a bound, and a worse one."),
         Option("It lies between −10.9 and −10.1.", "These are lower bounds; none of them is an upper one."),
+        Option("It is at least −10.1.", "All three are lower bounds, so the highest holds. Nothing promises that they rise with the order.", True),
         Option("Nothing: bounds that fall cannot be right.", "They may fall, and every one is right.")]),
     Question("Laplace's error is about c/n. Where does the constant c come from?", [
         Option("From the number of parameters alone.", "That is the penalty of BIC, (d/2) log n, which Laplace already contains."),
