@@ -40,7 +40,7 @@ log_weights = st.lists(st.floats(-20, 5), min_size=2, max_size=12).map(tensor)
 odd = st.sampled_from([1, 3, 5, 7])
 
 
-# ---- moments and cumulants -------------------------------------------------------------------------------------------
+# ---- moments and cumulants ---------------------------------------------------------------------------------
 
 KNOWN = {  # the first six moments, and cumulants
     "normal": ([0, 1, 0, 3, 0, 15], [0, 1, 0, 0, 0, 0]),
@@ -81,7 +81,7 @@ def test_moments_take_leading_axes_and_probabilities():
         assert found[i].tolist() == pytest.approx(expected, rel=1e-12)
 
 
-# ---- the bound -------------------------------------------------------------------------------------------------------
+# ---- the bound ---------------------------------------------------------------------------------------------
 
 @given(st.floats(-30, 20), odd)
 def test_odd_orders_lie_below_the_exponential(u, order):
@@ -136,7 +136,7 @@ def test_a_series_that_is_not_positive_says_nothing():
     assert float(perturbation.bound(tensor([-5.0, -6.0]), 1, 0.0)) == -math.inf
 
 
-# ---- approximate -----------------------------------------------------------------------------------------------------
+# ---- approximate -------------------------------------------------------------------------------------------
 
 ONE_D = {"coin": (problems.coin(1, 5, 1.0, 1.0), None), "quartic": (problems.quartic(0.1), gaussian(0.2, 0.7)),
          "heavy tail": (problems.heavy_tail(4.0), None), "two modes": (problems.two_modes(1.0), gaussian(0.2, 0.8))}
@@ -216,7 +216,7 @@ def test_a_reference_of_ones_own():
         assert 0 < best.gap(problem) < other.gap(problem)
 
 
-# ---- from samples ----------------------------------------------------------------------------------------------------
+# ---- from samples ------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize(("order", "expansion"), [(1, "moments"), (3, "moments"), (2, "cumulants"), (3, "cumulants")])
 def test_samples_agree_with_quadrature_and_know_their_error(order, expansion):
@@ -286,7 +286,7 @@ def test_beyond_three_dimensions_samples_are_drawn():
     assert perturbation.approximate(problem, order=1).log_evidence.standard_error < 1e-8
 
 
-# ---- tune ------------------------------------------------------------------------------------------------------------
+# ---- tune --------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("g", [0.05, 0.1, 1.0])
 def test_the_best_elbo_of_the_quartic_is_known(g):
@@ -334,7 +334,7 @@ def test_tuning_counts_its_evaluations():
     assert tuned.evaluations > 2 * plain.evaluations
 
 
-# ---- Laplace's next order --------------------------------------------------------------------------------------------
+# ---- Laplace's next order ----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("a", [1.5, 4.0, 30.0])
 def test_the_correction_of_the_gamma_function_is_stirlings(a):
@@ -397,7 +397,7 @@ def test_two_cumulants_hold_the_correction():
     assert n * (float(found.diagnostics["terms"][0]) - base) == pytest.approx(11 / 48, rel=0.02)
 
 
-# ---- the quartic integral --------------------------------------------------------------------------------------------
+# ---- the quartic integral ----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("g", [0.01, 0.3])
 def test_terms_are_those_of_the_formula(g):
@@ -425,7 +425,7 @@ def test_negative_couplings_have_terms_of_one_sign():
     assert (perturbation.quartic_terms(-0.1, 8) > 0).all()
 
 
-# ---- what is refused -------------------------------------------------------------------------------------------------
+# ---- what is refused ---------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize(("options", "error", "message"), [
     ({"order": 0}, ValueError, "order must be an integer, at least 1"),
@@ -475,7 +475,7 @@ def test_a_climb_cut_short_is_named():
         perturbation.tune(problems.eight_schools(), max_iterations=1)
 
 
-# ---- the exercises ---------------------------------------------------------------------------------------------------
+# ---- the exercises -----------------------------------------------------------------------------------------
 
 def test_references_of_the_checks_are_right():
     W = tensor([-3.0, -2.2, -1.0, -0.9, 0.4])
@@ -492,7 +492,7 @@ def test_references_of_the_checks_are_right():
     assert abs(float(value) - Z) < 0.1 * float(error) < 1e-3
 
 
-# ---- the explorers ---------------------------------------------------------------------------------------------------
+# ---- the explorers -----------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize(("g_index", "order"), [(0, 3), (6, 2), (20, 9)])
 def test_the_coupling_explorer_shows_the_series(g_index, order):
