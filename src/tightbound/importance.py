@@ -129,8 +129,8 @@ class _Sums:
     def add(self, log_weights: Tensor, f: Tensor, z: Tensor, stream: torch.Generator) -> None:
         self._keep_tail(log_weights)
         self.count += len(log_weights)
-        inside = log_weights > -math.inf
-        if not bool(inside.all()):  # f may have no value outside of the support
+        if log_weights.amin() == -math.inf:  # f may have no value outside of the support
+            inside = log_weights > -math.inf
             log_weights, f, z = log_weights[inside], f[inside], z[inside]
         if len(log_weights):
             before = float(self.sums[0]) if self.sums else 0.0
