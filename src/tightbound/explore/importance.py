@@ -14,6 +14,7 @@ from tightbound.distributions import Gaussian, StudentT, standard_normal
 from tightbound.explore import Area, Choice, Explorer, Line, Point, Points, Slider, Text
 
 SAMPLES = 80
+THROW = 129  # the seed of one throw of the dice for all stops, so that the hand moves the samples; a typical one
 
 
 def proposal() -> Explorer:
@@ -29,7 +30,7 @@ def proposal() -> Explorer:
 
     @lru_cache(maxsize=None)
     def weigh(centre, scale, shape):
-        stream = torch.Generator().manual_seed(129)  # one throw for all stops, so that the hand moves the samples; a typical one
+        stream = torch.Generator().manual_seed(THROW)
         z, log_q = make(centre, scale, shape).rsample_and_log_prob((SAMPLES,), generator=stream)
         log_weights = problem.log_joint(z) - log_q
         ess = float(effective_sample_size(log_weights))
