@@ -66,7 +66,7 @@ def iris() -> Groups:
 def wine() -> Groups:
     """Wines: 178 bottles, 13 chemical measurements, in their own units, from three cultivars (0, 1, 2).
 
-    Source: Forina and others (1988), in scikit-learn.
+    Source: Forina and others, PARVUS, in scikit-learn.
     """
     return _groups("wine")
 
