@@ -227,6 +227,8 @@ def bound(log_joint: Tensor, q: Tensor) -> Tensor:
     """The evidence lower bound where z is one of K: a table (..., K) of log p(x, z = k) and q (..., K) -> (...)::
 
         ELBO = sum_k q_k (log p(x, z = k) - log q_k),      0 log 0 = 0
+
+    It is at most log p(x), and equal to it where q is the posterior.
     """
     return (torch.where(q > 0, q * log_joint, 0.0) - torch.xlogy(q, q)).sum(-1)
 
@@ -235,6 +237,8 @@ def e_step(log_joint: Tensor) -> tuple[Tensor, Tensor]:
     """The posterior of a discrete latent, and the log evidence in nats: (..., K) -> (..., K), (...)::
 
         log p(x) = log sum_k p(x, z = k),       q_k = p(x, z = k) / p(x)
+
+    Both are computed in the log domain: far from every component nothing underflows.
     """
     log_evidence = log_joint.logsumexp(-1)
     return torch.exp(log_joint - log_evidence.unsqueeze(-1)), log_evidence
