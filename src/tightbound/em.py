@@ -29,7 +29,7 @@ from itertools import accumulate
 import torch
 from numpy.polynomial.hermite_e import hermegauss
 from torch import Tensor
-from torch.distributions import Distribution, MultivariateNormal
+from torch.distributions import Distribution, MultivariateNormal, biject_to
 
 from tightbound import exact, laplace
 from tightbound.approximation import Approximation
@@ -37,7 +37,7 @@ from tightbound.device import generator
 from tightbound.distributions import draw
 from tightbound.estimate import Estimate
 from tightbound.problem import Problem
-from tightbound.problems.arguments import count, one_of, positive
+from tightbound.problems.arguments import count, one_of, positive, real
 
 LOG_2PI = math.log(2 * math.pi)
 NARROW = 1e-5  # a component narrower than this, in standard deviations of the data, has collapsed
@@ -157,8 +157,8 @@ def faces(problem: Problem, q: Distribution, prior: Distribution) -> Faces:
     evidence = float(problem.log_evidence)
 
     def terms(z: Tensor) -> Tensor:
-        log_q, log_prior = q.log_prob(z), prior.log_prob(z)
-        log_joint = _log_weight(problem, q, z) + log_q
+        log_q = q.log_prob(z)
+        log_joint, log_prior = _log_weight(problem, q, z) + log_q, prior.log_prob(z)
         log_posterior = log_joint - evidence
         return torch.stack([log_joint, -log_q, log_joint - log_prior, log_q - log_prior, log_q - log_posterior], -1)
 
@@ -179,6 +179,10 @@ def _log_weight(problem: Problem, q: Distribution, z: Tensor) -> Tensor:
 
 
 def _check_density(problem: Problem, q: Distribution) -> None:
+    try:
+        q.support
+    except NotImplementedError:
+        raise ValueError(f"a bound needs a q with a density, and {type(q).__name__} has none: fit a density to its points") from None
     if q.batch_shape or q.event_shape != (problem.dim,):
         raise ValueError(f"a density over the latents of {problem.name!r} has event shape ({problem.dim},), got batch shape "
                          f"{tuple(q.batch_shape)} and event shape {tuple(q.event_shape)}: wrap independent coordinates in "
@@ -206,19 +210,23 @@ def _gauss_hermite(q: MultivariateNormal, f: Callable[[Tensor], Tensor]) -> Tens
 
 
 def _cubature(q: Distribution, f: Callable[[Tensor], Tensor]) -> list[float]:
-    """E_q[f(z)] by adaptive quadrature, in coordinates u in which q has about unit width: z = m + s u."""
+    """E_q[f(z)] by adaptive quadrature over u in R^d, z = T(m + s u): T maps R^d onto q's support, and u has about unit width."""
+    to_support = biject_to(q.support)
     z, _ = draw(q, (4096,), generator=generator(0))
-    low, m, high = torch.quantile(z.double(), torch.tensor([0.16, 0.5, 0.84], dtype=torch.float64), dim=0)
+    low, m, high = torch.quantile(to_support.inv(z).double(), torch.tensor([0.16, 0.5, 0.84], dtype=torch.float64), dim=0)
     s = 0.5 * (high - low)
 
     def log_density(u: Tensor) -> Tensor:
-        z = m + s * u
-        inside = q.support.check(z)
-        value = q.log_prob(torch.where(inside.unsqueeze(-1), z, m)) + s.log().sum()
-        return torch.where(inside, value, -math.inf)
+        y = m + s * u
+        z = to_support(y)
+        volume = to_support.log_abs_det_jacobian(y, z)
+        return q.log_prob(z) + (volume.sum(-1) if volume.ndim == y.ndim else volume) + s.log().sum()
 
-    in_u = Problem(log_density, len(m), name="q")
-    return exact.quadrature(in_u, of=lambda u: f(m + s * u), rtol=1e-9 if len(m) == 1 else 1e-7).tolist()
+    def f_and_one(u: Tensor) -> Tensor:  # divided by the mean of one on the same mesh, sums of means are exact
+        return torch.cat([f(to_support(m + s * u)), torch.ones_like(u[..., :1])], -1)
+
+    found = exact.quadrature(Problem(log_density, len(m), name="q"), of=f_and_one, rtol=1e-9 if len(m) == 1 else 1e-7)
+    return (found[:-1] / found[-1]).tolist()
 
 
 # The bound of a discrete latent -----------------------------------------------------------------------------------------
@@ -335,15 +343,23 @@ class Mixture:
     covariances: Tensor
 
     def log_joint(self, x: Tensor) -> Tensor:
-        """log p(x_n, z_n = k) in nats: data (N, d) -> (..., N, K)."""
-        return sufficient_statistics(x) @ self.natural().mT
+        """log pi_k + log N(x_n; mu_k, Sigma_k) in nats: data (N, d) -> (..., N, K)."""
+        root = torch.linalg.cholesky(self.covariances)
+        offset = x - self.means.unsqueeze(-2)  # (..., K, N, d)
+        standardised = torch.linalg.solve_triangular(root, offset.mT, upper=False)
+        log_volume = root.diagonal(dim1=-2, dim2=-1).log().sum(-1) + 0.5 * x.shape[-1] * LOG_2PI
+        constant = self.weights.log() - log_volume
+        return (constant.unsqueeze(-1) - 0.5 * standardised.square().sum(-2)).mT
 
     def log_likelihood(self, x: Tensor) -> Tensor:
         """sum_n log p(x_n) in nats: data (N, d) -> (...)."""
         return self.log_joint(x).logsumexp(-1).sum(-1)
 
     def natural(self, covariance: str = "full") -> Tensor:
-        """eta, (..., K, D), with log p(x, z = k) = t(x)' eta_k for the statistics t of `sufficient_statistics`."""
+        """eta, (..., K, D), with log p(x, z = k) = t(x)' eta_k for the statistics t of `sufficient_statistics`.
+
+        For a component much narrower than the data's distance from zero, that sum of large terms loses digits.
+        """
         precision, log_det = _inverse(self.covariances)
         slope = (precision @ self.means.unsqueeze(-1)).squeeze(-1)
         constant = (self.weights.log() - 0.5 * (slope * self.means).sum(-1) - 0.5 * log_det
@@ -447,6 +463,9 @@ def fit_mixture(x: Tensor, num_components: int, *, covariance: str = "full", sta
     began, x = time.perf_counter(), _data(x)
     K = count("num_components", num_components, least=1, most=len(x))
     one_of("covariance", covariance, ("full", "diagonal"))
+    count("max_iterations", max_iterations, least=1)
+    if real("prior_count", prior_count) < 0:
+        raise ValueError(f"prior_count must not be negative, got {prior_count!r}")
     shift, scale = x.mean(0), x.std(0, correction=0)
     if not bool((scale > 0).all()):
         raise ValueError(f"column {int((scale == 0).nonzero()[0])} of x is constant: leave it out")

@@ -48,13 +48,13 @@ def faces() -> Explorer:
                 "at_complexity": text(elbo, reconstruction), "at_gap": text(elbo, evidence)}
 
     def figure():
-        fig, (left, right) = figures.subplots(1, 2, figsize=(7.6, 3.5), gridspec_kw={"width_ratios": [1.15, 1.6]})
-        left.set(xlim=(-5, 8), ylim=(0, 0.75), yticks=[], xlabel="z = logit p", ylabel="density")
-        right.set(xlim=(0, 3), ylim=(FLOOR, 0.6), ylabel="nats",
+        fig, (above, below) = figures.subplots(2, 1, figsize=(6.2, 4.9), gridspec_kw={"height_ratios": [1, 1.9]})
+        above.set(xlim=(-5, 8), ylim=(0, 0.85), yticks=[], xlabel="z = logit p", ylabel="density")
+        below.set(xlim=(0, 3), ylim=(FLOOR, 0.6), ylabel="nats",
                   xticks=[0.5, 1.5, 2.5])
-        right.set_xticklabels(["mean log joint\n+ entropy", "reconstruction\n− complexity", "log p(x)\n− gap"], fontsize=9)
-        right.axhline(0, color=figures.colour("faint"), lw=1)
-        right.axhline(evidence, **figures.line("truth", lw=1.3))
+        below.set_xticklabels(["mean log joint\n+ entropy", "reconstruction\n− complexity", "log p(x)\n− gap"], fontsize=10)
+        below.axhline(0, color=figures.colour("faint"), lw=1)
+        below.axhline(evidence, **figures.line("truth", lw=1.3))
         return fig
 
     def block(i, half, low, high, role, alpha):
@@ -81,8 +81,8 @@ def faces() -> Explorer:
          number(0, 0, "at_energy", "energy"), number(0, 1, "at_entropy", "entropy"), number(1, 0, "at_fit", "reconstruction"),
          number(1, 1, "at_complexity", "complexity"), number(2, 0, two(evidence / 2), "evidence"), number(2, 1, "at_gap", "gap")],
         title="Explorer: three faces of the bound",
-        alt="""Left, the posterior of a coin's logit p after eight heads and one tail, the wider prior, and a Gaussian q that can
-            be moved and widened. Right, three pairs of bars hanging from zero, in nats. The first goes down by the mean log joint and
+        alt="""Above, the posterior of a coin's logit p after eight heads and one tail, the wider prior, and a Gaussian q that can
+            be moved and widened. Below, three pairs of bars hanging from zero, in nats. The first goes down by the mean log joint and
             up by the entropy of q; the second down by the reconstruction and further down by the complexity; the third down to
             log p(x) = −4.50 and further down by the gap. All three end at one height, the bound, which never lies above
             log p(x). The bound is highest, and the gap a few hundredths, with q over the posterior; a narrow q has a low
@@ -97,7 +97,7 @@ E_STEPS = {"exact": lambda log_joint, q: em.e_step(log_joint)[0],
 
 
 def mirrored(num_data: int = 40, seed: int = 3) -> em.MirroredMixture:
-    """The data of `climb`: drawn from the model at theta = 1.2, of which three in ten belong to the bell on the right."""
+    """The data of `climb`: drawn from the model at theta = 1.2, of which three in ten belong to the bell on the below."""
     stream = generator(seed)
     side = torch.where(torch.rand(num_data, generator=stream, dtype=torch.float64) < 0.3, 1.0, -1.0)
     return em.MirroredMixture(1.2 * side + torch.randn(num_data, generator=stream, dtype=torch.float64), 0.3)
@@ -139,10 +139,10 @@ def climb() -> Explorer:
                 "shown": shown, "rise": touch - shown, "rounds": int(half_steps) // 2, "extra": int(half_steps) % 2}
 
     def figure():
-        fig, (left, right) = figures.subplots(1, 2, figsize=(7.8, 3.5), gridspec_kw={"width_ratios": [1.7, 1]})
-        left.set(xlim=(-2.6, 2.6), ylim=(bottom, top), xlabel="theta", ylabel="nats")
-        right.set(xlim=(float(z[0]), float(z[-1])), ylim=(-0.04, 1.04), yticks=[0, 0.5, 1], xlabel="datum x",
-                  ylabel="q: its share in the bell at +theta")
+        fig, (above, below) = figures.subplots(2, 1, figsize=(6.2, 4.9), gridspec_kw={"height_ratios": [1.9, 1]})
+        above.set(xlim=(-2.6, 2.6), ylim=(bottom, top), xlabel="theta", ylabel="nats")
+        below.set(xlim=(float(z[0]), float(z[-1])), ylim=(-0.04, 1.04), yticks=[0, 0.5, 1], xlabel="datum x",
+                  ylabel="q of the bell at +theta")
         return fig
 
     return Explorer(
@@ -155,14 +155,14 @@ def climb() -> Explorer:
          Arrows(x="theta", y="shown", dx=0.0, dy="rise", width=1.6, label="gap at the theta at hand"),
          Points(x="theta", y="likelihood", role="truth", size=4.5),
          Points(x="theta", y="bound", role="bound", size=4.5, shape="square"),
-         Line(axes=1, x=z.numpy(), y="posterior", role="truth", width=1.5, label="right: posterior p(z | x, theta)"),
-         Points(axes=1, x=x.numpy(), y="q", size=3.2, label="right: q of each datum")],
+         Line(axes=1, x=z.numpy(), y="posterior", role="truth", width=1.5, label="posterior p(z | x, theta), below"),
+         Points(axes=1, x=x.numpy(), y="q", size=3.2, label="q of each datum, below")],
         title="Explorer: E and M in turn",
-        alt="""Left, the log likelihood of one unknown theta, a curve with a high hump near 1 and a lower one near −1, and
+        alt="""Above, the log likelihood of one unknown theta, a curve with a high hump near 1 and a lower one near −1, and
             below it a parabola, the bound for the present q. An E step lifts the parabola until it touches the curve at the
             present theta; an M step moves theta to the parabola's top, where the curve is higher still. From a start on the
             right the steps climb the high hump, from one on the left they stop on the lower one. With a hard E step the parabola stays
-            below the curve. Right, every datum's q as a dot and the posterior as an S-shaped curve: an E step puts the dots on
+            below the curve. In the lower picture, every datum's q as a dot and the posterior as an S-shaped curve: an E step puts the dots on
             the curve, an M step moves the curve away from the dots.""",
         readout=["after {rounds:d} rounds and {extra:d} E step: theta {theta:.4f}",
                  "log p(x | theta) = bound + gap: {likelihood:.4f} = {bound:.4f} + {gap:.4f} nats"])
