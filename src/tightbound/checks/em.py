@@ -223,7 +223,7 @@ terms = Check(
         Wrong("negative complexity", lambda x, r, mu, w: -_terms(x, r, mu, w)[1],
               "the sign is turned: a divergence is never negative.", 1),
         Wrong("complexity averaged", lambda x, r, mu, w: _terms(x, r, mu, w)[1] / len(x),
-              "this is an average over the data; asked for is the sum.", 1),
+              "this is the mean complexity of a datum; asked for is that of all data together.", 1),
         Wrong("one term of the divergence", lambda x, r, mu, w: (r * (r / w).log()).sum(),
               "this is only the term of the bell at +mu. The other bell contributes as well.", 1),
     ],
