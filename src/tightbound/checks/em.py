@@ -380,11 +380,11 @@ quiz = Quiz("em", [
         Option("All the same: the prior is uniform.", "Then the complexity is log 2 minus the entropy of q, which does vary."),
         Option("It depends on the datum.", "The reconstruction depends on the datum; the complexity compares q with the prior only.")]),
     Question("After an exact E step the bound equals log p(x | θ). Then an M step raises the bound by 3 nats. The log likelihood …", [
-        Option("rises by exactly 3 nats.", "It rises by that and more: at the new θ the old q is no longer the posterior, so a gap has opened above "
+        Option("rises by exactly 3 nats.", "As a rule it rises by more: at the new θ the old q is no longer the posterior, so a gap has opened above "
                "the bound."),
-        Option("rises by 3 nats or more.", "It is never below the bound, and it stood right on it before.", True),
         Option("rises by 3 nats or less.", "The other way round: the likelihood lies above the bound."),
-        Option("may fall.", "Only if the E step was not exact. From a point where the bound touches, it cannot.")]),
+        Option("may fall.", "Only if the E step was not exact. From a point where the bound touches, it cannot."),
+        Option("rises by 3 nats or more.", "It is never below the bound, and it stood right on it before.", True)]),
     Question("EM on a mixture reports a log likelihood that keeps rising by several nats in every iteration, to values beyond belief. Most likely …", [
         Option("it has found a far better optimum: wait.", "There is no optimum at the end of this road: the likelihood is unbounded."),
         Option("a component is shrinking onto one datum, or onto data in a plane.", "Its density there grows without bound. Look at the smallest "
