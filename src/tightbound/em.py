@@ -242,7 +242,7 @@ def bound(log_joint: Tensor, q: Tensor) -> Tensor:
 
 
 def e_step(log_joint: Tensor) -> tuple[Tensor, Tensor]:
-    """The posterior of a discrete latent, and the log evidence in nats: (..., K) -> (..., K), (...)::
+    """Posterior and log evidence (nats) of a discrete latent: (..., K) -> (..., K), (...)::
 
         log p(x) = log sum_k p(x, z = k),       q_k = p(x, z = k) / p(x)
 

@@ -146,7 +146,7 @@ def climb() -> Explorer:
         return fig
 
     return Explorer(
-        [state], {"half_steps": Slider("half steps: E, M, E, M, ...", range(num_half_steps + 1), 0, play=True),
+        [state], {"half_steps": Slider("half steps: E, M, E, M, ...", range(num_half_steps + 1), 1, play=True),
                   "start": Slider("theta to start from", [-2.4, -1.6, -0.8, -0.4, -0.2, 0, 0.2, 0.4, 0.8, 1.6, 2.4], 0.2),
                   "kind": Choice("E step", list(E_STEPS), "exact")},
         figure,
