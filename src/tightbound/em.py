@@ -47,7 +47,7 @@ class Collapsed(RuntimeError):
     """A component of the mixture has shrunk onto too few data: the likelihood has no maximum there."""
 
 
-# The bound of a given q ---------------------------------------------------------------------------------------------
+# The bound of a given q -------------------------------------------------------------------------------------
 
 def approximate(problem: Problem, q: Distribution | None = None, *, num_samples: int | None = None,
                 seed: int | torch.Generator = 0) -> Approximation:
@@ -182,11 +182,12 @@ def _check_density(problem: Problem, q: Distribution) -> None:
     try:
         q.support
     except NotImplementedError:
-        raise ValueError(f"a bound needs a q with a density, and {type(q).__name__} has none: fit a density to its points") from None
+        raise ValueError(f"a bound needs a q with a density, and {type(q).__name__} has none: "
+                         "fit a density to its points") from None
     if q.batch_shape or q.event_shape != (problem.dim,):
-        raise ValueError(f"a density over the latents of {problem.name!r} has event shape ({problem.dim},), got batch shape "
-                         f"{tuple(q.batch_shape)} and event shape {tuple(q.event_shape)}: wrap independent coordinates in "
-                         "torch.distributions.Independent(..., 1)")
+        raise ValueError(f"a density over the latents of {problem.name!r} has event shape ({problem.dim},), got "
+                         f"batch shape {tuple(q.batch_shape)} and event shape {tuple(q.event_shape)}: wrap "
+                         "independent coordinates in torch.distributions.Independent(..., 1)")
 
 
 def _mean(q: Distribution, f: Callable[[Tensor], Tensor]) -> list[float]:
@@ -210,10 +211,14 @@ def _gauss_hermite(q: MultivariateNormal, f: Callable[[Tensor], Tensor]) -> Tens
 
 
 def _cubature(q: Distribution, f: Callable[[Tensor], Tensor]) -> list[float]:
-    """E_q[f(z)] by adaptive quadrature over u in R^d, z = T(m + s u): T maps R^d onto q's support, and u has about unit width."""
+    """E_q[f(z)] by adaptive quadrature over u in R^d, with z = T(m + s u).
+
+    T maps R^d onto q's support; m and s, from draws, give u about unit width.
+    """
     to_support = biject_to(q.support)
     z, _ = draw(q, (4096,), generator=generator(0))
-    low, m, high = torch.quantile(to_support.inv(z).double(), torch.tensor([0.16, 0.5, 0.84], dtype=torch.float64), dim=0)
+    levels = torch.tensor([0.16, 0.5, 0.84], dtype=torch.float64)
+    low, m, high = torch.quantile(to_support.inv(z).double(), levels, dim=0)
     s = 0.5 * (high - low)
 
     def log_density(u: Tensor) -> Tensor:
@@ -229,7 +234,7 @@ def _cubature(q: Distribution, f: Callable[[Tensor], Tensor]) -> list[float]:
     return (found[:-1] / found[-1]).tolist()
 
 
-# The bound of a discrete latent -----------------------------------------------------------------------------------------
+# The bound of a discrete latent -----------------------------------------------------------------------------
 
 def bound(log_joint: Tensor, q: Tensor) -> Tensor:
     """The evidence lower bound where z is one of K: a table (..., K) of log p(x, z = k) and q (..., K) -> (...)::
@@ -253,16 +258,16 @@ def e_step(log_joint: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def hard_e_step(log_joint: Tensor) -> Tensor:
-    """The best q that puts all its mass on one k: (..., K) -> (..., K). With it EM becomes "hard" EM; k-means is one."""
+    """The best q that puts all its mass on one k: (..., K) -> (..., K). With it EM is "hard"; k-means is one."""
     return torch.nn.functional.one_hot(log_joint.argmax(-1), log_joint.shape[-1]).to(log_joint.dtype)
 
 
 def partial_e_step(log_joint: Tensor, q: Tensor, rate: float = 0.5) -> Tensor:
-    """A part of the way from q to the posterior: (1 - rate) q + rate p(z | x). The bound is concave in q, so it rises."""
+    """Part of the way to the posterior: (1 - rate) q + rate p(z | x). The bound, concave in q, rises."""
     return (1 - rate) * q + rate * e_step(log_joint)[0]
 
 
-# A mixture with one unknown: the picture of EM ------------------------------------------------------------------------------
+# A mixture with one unknown: the picture of EM --------------------------------------------------------------
 
 class MirroredMixture:
     """Two bells at equal distance from zero, on either side, and one unknown, theta::
@@ -306,14 +311,15 @@ class MirroredMixture:
         """M(q): (..., N, 2) -> (...)."""
         return ((q[..., 0] - q[..., 1]) * self.x).mean(-1)
 
-    def climb(self, theta: Tensor, num_steps: int, e_step: Callable[[Tensor, Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """EM from theta: after 0, ..., num_steps rounds, theta (T + 1, ...), and after each E step the bound (T, ...).
+    def climb(self, theta: Tensor, num_steps: int,
+              e_step: Callable[[Tensor, Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """EM from theta: theta after 0, ..., T rounds (T + 1, ...), and the bound after each E step (T, ...).
 
         Args:
             theta: (...), where to start.
             num_steps: T.
-            e_step: another E step, from the log joint and the last q (both (..., N, 2)) to the next q. The first q is the
-                exact posterior.
+            e_step: another E step, from the log joint and the last q (both (..., N, 2)) to the next q. The
+                first q is the exact posterior.
         """
         e_step = e_step or (lambda log_joint, q: torch.softmax(log_joint, -1))
         thetas, bounds, q = [theta], [], torch.softmax(self.log_joint(theta), -1)
@@ -324,7 +330,7 @@ class MirroredMixture:
         return torch.stack(thetas), torch.stack(bounds)
 
 
-# Mixtures of Gaussians by maximum likelihood ------------------------------------------------------------------------------
+# Mixtures of Gaussians by maximum likelihood ----------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Mixture:
@@ -417,7 +423,7 @@ class MixtureFit:
     Attributes:
         mixture: the best of the starts that did not collapse.
         log_likelihood: its sum_n log p(x_n), in nats.
-        history: its objective before the first and after each iteration, (T + 1,): the log likelihood (plus the log prior).
+        history: its objective, the log likelihood (plus the log prior), after 0, ..., T iterations, (T + 1,).
         log_likelihoods: of every start, (num_starts,); NaN for one that collapsed.
         converged: whether the last iteration brought every start less than the tolerance.
         seconds: the wall-clock time it took.
@@ -448,8 +454,9 @@ def fit_mixture(x: Tensor, num_components: int, *, covariance: str = "full", sta
         num_components: K.
         covariance: "full" or "diagonal".
         start: where to start, with one leading axis of starts, or none. Left out, `random_start` makes `num_starts`.
-        prior_count: c imaginary data in every component, of covariance Psi = Cov(x) / K^(2/d) (Fraley & Raftery 2007);
-            the objective is then log p(x) - c sum_k KL(N(0, Psi) || N(0, Sigma_k)), which no collapse can send to infinity.
+        prior_count: c imaginary data in every component, of covariance Psi = Cov(x) / K^(2/d) (Fraley & Raftery
+            2007); the objective is then log p(x) - c sum_k KL(N(0, Psi) || N(0, Sigma_k)), which no collapse can
+            send to infinity.
         tolerance: nats; stop when no start gains more in an iteration.
         max_iterations: stop then at the latest.
         seed: of the random starts.
@@ -482,15 +489,16 @@ def fit_mixture(x: Tensor, num_components: int, *, covariance: str = "full", sta
     mixture, alive, history, converged = _run(y, start, covariance, prior_count, prior, tolerance, max_iterations)
     final = torch.where(alive, mixture.log_likelihood(y) - units, math.nan)
     if not bool(alive.any()):
-        raise Collapsed(f"in every one of {len(alive)} starts a component shrank onto too few of the {len(x)} data, where the "
-                        "likelihood grows without bound: use fewer components, covariance='diagonal', or prior_count=1")
+        raise Collapsed(f"in every one of {len(alive)} starts a component shrank onto too few of the {len(x)} data, "
+                        "where the likelihood grows without bound: use fewer components, "
+                        "covariance='diagonal', or prior_count=1")
     best = int(torch.where(alive, history[-1], -math.inf).argmax())
     return MixtureFit(_rescaled(mixture[best], shift, scale), float(final[best]), history[:, best] - units, final,
                       converged, time.perf_counter() - began)
 
 
 def random_start(x: Tensor, num_components: int, num_starts: int = 1, *, seed: int | torch.Generator = 0) -> Mixture:
-    """Starts side by side, (num_starts, K, ...): the means K of the data, every covariance that of all data, equal weights."""
+    """Starts side by side, (num_starts, K, ...): means at K of the data, all data's covariance, equal weights."""
     x, K, S = _data(x), count("num_components", num_components, least=1), count("num_starts", num_starts, least=1)
     chosen = torch.rand(S, len(x), generator=generator(seed), dtype=torch.float64).topk(K).indices
     spread = torch.cov(x.T, correction=0).reshape(2 * (x.shape[1],))
@@ -498,15 +506,15 @@ def random_start(x: Tensor, num_components: int, num_starts: int = 1, *, seed: i
 
 
 def _run(x, mixture, covariance, prior_count, prior, tolerance, max_iterations):
-    """EM on all starts at once; a start in which a component collapses stays where it last was sound, and is not alive."""
+    """EM on all starts at once; one in which a component collapses stays where it last was sound: not alive."""
     t = sufficient_statistics(x, covariance)
     alive = torch.ones(len(mixture.weights), dtype=torch.bool)
     history, converged = [], False
     for _ in range(max_iterations + 1):
         log_joint = t @ mixture.natural(covariance).mT  # (starts, N, K): the first of the two products
         q, log_evidence = e_step(log_joint)
-        history.append(log_evidence.sum(-1) - prior_count * _divergence(prior, mixture.covariances).sum(-1) if prior_count
-                       else log_evidence.sum(-1))
+        penalty = prior_count * _divergence(prior, mixture.covariances).sum(-1) if prior_count else 0.0
+        history.append(log_evidence.sum(-1) - penalty)
         if len(history) > 1 and bool((history[-1] - history[-2] < tolerance).all()):
             converged = True
             break
@@ -563,7 +571,7 @@ def _data(x: Tensor) -> Tensor:
     return x
 
 
-# Bits back ---------------------------------------------------------------------------------------------------------------
+# Bits back --------------------------------------------------------------------------------------------------
 
 class Stack:
     """A message that is one large whole number: what is pushed last is popped first (asymmetric numeral systems)::
@@ -612,12 +620,14 @@ def counts(p: Tensor, total: int = 2**16) -> list:
     return (ends.diff(dim=-1, prepend=torch.zeros_like(ends[..., :1])) + 1).tolist()
 
 
-def send(message: Stack, borrowed: Stack, x: Sequence[int], prior: Sequence[int], likelihood: Sequence, q: Sequence) -> list[int]:
+def send(message: Stack, borrowed: Stack, x: Sequence[int], prior: Sequence[int], likelihood: Sequence,
+         q: Sequence) -> list[int]:
     """Codes symbols x with bits back, and returns the z that were drawn on the way::
 
         for each x:   z <- pop from `borrowed` with q(z | x);    push x with p(x | z);    push z with p(z)
 
-    The message grows by -log2 p(x, z) bits a datum, `borrowed` shrinks by -log2 q(z | x): together -ELBO / ln 2 on average.
+    The message grows by -log2 p(x, z) bits a datum, `borrowed` shrinks by -log2 q(z | x): together -ELBO / ln 2
+    on average.
     (With one stack for both, the bits of the z just pushed would decide the next one, and they are not random.)
 
     Args:
@@ -637,7 +647,8 @@ def send(message: Stack, borrowed: Stack, x: Sequence[int], prior: Sequence[int]
     return drawn
 
 
-def receive(message: Stack, borrowed: Stack, num: int, prior: Sequence[int], likelihood: Sequence, q: Sequence) -> list[int]:
+def receive(message: Stack, borrowed: Stack, num: int, prior: Sequence[int], likelihood: Sequence,
+            q: Sequence) -> list[int]:
     """Decodes what `send` coded, its steps backwards; both stacks are then as they were before."""
     found = []
     for _ in range(num):

@@ -97,7 +97,7 @@ E_STEPS = {"exact": lambda log_joint, q: em.e_step(log_joint)[0],
 
 
 def mirrored(num_data: int = 40, seed: int = 3) -> em.MirroredMixture:
-    """The data of `climb`: drawn from the model at theta = 1.2, of which three in ten belong to the bell on the below."""
+    """The data of `climb`: drawn from the model at theta = 1.2, of which three in ten belong to the bell on the right."""
     stream = generator(seed)
     side = torch.where(torch.rand(num_data, generator=stream, dtype=torch.float64) < 0.3, 1.0, -1.0)
     return em.MirroredMixture(1.2 * side + torch.randn(num_data, generator=stream, dtype=torch.float64), 0.3)
