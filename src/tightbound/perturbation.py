@@ -200,8 +200,8 @@ def approximate(problem: Problem, q: Distribution | None = None, *, order: int =
     series = _Series(order, expansion, reference)
     if by_rule:
         num_points = POINTS[problem.dim] if num_points is None else count("num_points", num_points, least=3)
-        W, probabilities = _by_quadrature(problem, q, num_points)
-        coarse = series.summed(*_by_quadrature(problem, q, 2 * num_points // 3))
+        W, probabilities = by_quadrature(problem, q, num_points)
+        coarse = series.summed(*by_quadrature(problem, q, 2 * num_points // 3))
     else:
         num_samples = 20_000 if num_samples is None else count("num_samples", num_samples, least=2)
         W, probabilities = _by_samples(problem, q, num_samples, seed), None
@@ -281,8 +281,17 @@ def _quadrature_error(problem: Problem, value: float, coarse: float, num_points:
     return error
 
 
-def _by_quadrature(problem: Problem, q: MultivariateNormal, num_points: int) -> tuple[Tensor, Tensor]:
-    """W at the nodes of Gauss and Hermite's product rule for q, and their probabilities: (S,), (S,)."""
+def by_quadrature(problem: Problem, q: MultivariateNormal, num_points: int) -> tuple[Tensor, Tensor]:
+    """W = log p(x, z) - log q(z) in nats at the nodes of a quadrature rule for q, and their probabilities::
+
+        E_q[f(W)] ≈ sum_s p_s f(W_s)        by Gauss and Hermite's product rule, S = num_points^d
+
+    Returns:
+        W and p, (S,) each; `moments`, `best_reference` and `bound` take them.
+
+    Raises:
+        PerturbationError: where W is not finite.
+    """
     eps, probabilities = _standard_nodes(q, num_points)
     with torch.no_grad():
         return _log_weights(problem, *_moved(eps, q.loc, q.scale_tril)), probabilities
