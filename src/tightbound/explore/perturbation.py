@@ -44,7 +44,8 @@ def coupling() -> Explorer:
         _, _, sums, errors = at_coupling(coupling)
         error = errors[int(order)]
         return {"sum": sums[int(order)], "at_order": order, "at": error,
-                "percent": _three_digits(100 * error) if error < 10 else math.nan, "times": _three_digits(error)}
+                "percent": _three_digits(100 * error) if error < 10 else math.nan,
+                "power": math.floor(math.log10(error))}
 
     def figure():
         fig, (left, right) = figures.subplots(1, 2, figsize=(8.2, 3.6))
@@ -75,9 +76,10 @@ def coupling() -> Explorer:
         logarithmic scale against the order, the error of the partial sum and the size of the next term: both fall,
         reach their least near order 1/(16 g), and climb without end. The smaller g, the deeper and the later the
         least.""",
-        readout=["g = {coupling}: the integral is {exact}; the series to order {order:d} gives {sum}, off by {percent} %"
-                 " || g = {coupling}: the integral is {exact}; the series to order {order:d} gives {sum}, off by "
-                 "{times} times the integral",
+        readout=["g = {coupling}: the integral is {exact:.6f}; the series to order {order:d} gives {sum:.6f}, off by "
+                 "{percent} %"
+                 " || g = {coupling}: the integral is {exact:.6f}; the series to order {order:d} is off by more than "
+                 "10^{power:d} times that",
                  "best order {best_order:d} (1/(16 g) = {rule:.1f}), off by {best_percent} %"])
 
 
@@ -87,7 +89,7 @@ def bound() -> Explorer:
     exact = float(problem.log_evidence)
     widths = np.linspace(0.4, 1.2, 17).round(2)
     V0 = np.concatenate([np.arange(-6.0, -2.0, 0.25), np.arange(-2.0, 1.876, 0.125)])
-    u = np.linspace(-6.0, 3.0, 91)
+    v = np.linspace(-6.0, 3.0, 91)
     curve = np.linspace(V0[0], V0[-1], 64)
     chances = torch.linspace(0.02, 0.98, 25, dtype=torch.float64)
 
@@ -100,16 +102,17 @@ def bound() -> Explorer:
         return W, probabilities, problem.log_joint(x) - q.log_prob(x)
 
     def polynomial(order):
-        y = perturbation.truncated_exp(torch.tensor(u), int(order)).numpy()
+        y = perturbation.truncated_exp(torch.tensor(v), int(order)).numpy()
+        y = np.where((y > -3.5) & (y < 6.5), y, np.nan)  # what the picture shows, and a little more
         return {"odd": np.where(order % 2, y, np.nan), "even": np.where(order % 2, np.nan, y)}
 
     def rug(width, reference):
-        return {"u": weights(width)[2] - reference}
+        return {"v": weights(width)[2] - reference}
 
     def against_reference(width, order):
         W, probabilities, _ = weights(width)
         y = perturbation.bound(W, int(order), torch.tensor(curve), probabilities).numpy()
-        y = np.where(np.abs(y) < 10, y, np.nan)
+        y = np.where((y > -2.0) & (y < 2.3), y, np.nan)  # what the picture shows, and a little more
         best = top = math.nan
         if order % 2:
             best = float(perturbation.best_reference(W, int(order), probabilities))
@@ -126,7 +129,7 @@ def bound() -> Explorer:
 
     def figure():
         fig, (left, right) = figures.subplots(1, 2, figsize=(8.2, 3.6))
-        left.set(xlim=(-6, 3), ylim=(-1.6, 5), xlabel="u = W − V0, in nats")
+        left.set(xlim=(-6, 3), ylim=(-1.6, 5), xlabel="v = W − V0, in nats")
         left.axhline(0, color=figures.colour("faint"), lw=1)
         right.set(xlim=(V0[0] - 0.1, V0[-1] + 0.1), ylim=(-1.6, 1.9), ylabel="nats",
                   xlabel="V0, the reference energy, in nats")
@@ -139,16 +142,16 @@ def bound() -> Explorer:
         {"width": Slider("width of q", widths, 0.8), "order": Slider("order K", BOUND_ORDERS, 1),
          "reference": Slider("reference energy V0", V0, -0.5)},
         figure,
-        [Line(x=u, y=np.exp(u), role="truth", label="exp(u), or the exact log Z"),
-         Line(x=u, y="odd", role="bound", label="series of odd order: below it everywhere"),
-         Line(x=u, y="even", label="series of even order: no bound"),
-         Points(x="u", y=-0.8, role="prior", size=3.0, label="where q puts u (25 quantiles)"),
+        [Line(x=v, y=np.exp(v), role="truth", label="exp(v), or the exact log Z"),
+         Line(x=v, y="odd", role="bound", label="series of odd order: below it everywhere"),
+         Line(x=v, y="even", label="series of even order: no bound"),
+         Points(x="v", y=-0.8, role="prior", size=3.0, label="where q puts v (25 quantiles)"),
          Line(axes=1, x=curve, y="odd_curve", role="bound"),
          Line(axes=1, x=curve, y="even_curve"),
          Points(axes=1, x="best", y="top", role="accent", shape="square", size=6.0, label="the best V0"),
          Points(axes=1, x="at", y="value", role="ink", size=5.0, label="your V0")],
         title="Explorer: a bound of odd order",
-        alt="""Left, exp(u) and its Taylor polynomial of order K. Of odd order it lies below exp(u) everywhere
+        alt="""Left, exp(v) and its Taylor polynomial of order K. Of odd order it lies below exp(v) everywhere
         and touches it at zero; of even order it lies above on the left and below on the right. A row of points shows
         where W minus V0 falls under q: for a wide q they spread far to the left. Right, what the series gives for
         log Z against V0, with the exact log Z as a level line. For odd orders the curve is a hill that stays below
