@@ -18,9 +18,9 @@ from tightbound.mean_field.gaussian import (FactorisedGaussian, GaussianPosterio
 from tightbound.mean_field.grid import GridTooCoarse, MeanFieldError, PiecewiseLinear, TooManyDimensions, approximate
 from tightbound.mean_field.ising import Spins, bethe, exact_spins, naive, onsager
 from tightbound.mean_field.mixture import Mixture, MixturePrior, fit_mixture, mixture_log_evidence
-from tightbound.mean_field.topics import Topics, fit_topics, topic_bound
+from tightbound.mean_field.topics import Topics, document_bounds, fit_topics, topic_bound
 
 __all__ = ["FactorisedGaussian", "GaussianPosterior", "GridTooCoarse", "MeanFieldError", "Mixture", "MixturePrior", "PiecewiseLinear", "Spins",
-           "TooManyDimensions", "Topics", "approximate", "bethe", "coordinate_steps", "exact_spins", "factorise",
+           "TooManyDimensions", "Topics", "approximate", "bethe", "coordinate_steps", "document_bounds", "exact_spins", "factorise",
            "fit_mixture", "fit_topics", "gaussian_process", "linear_gaussian", "local_level", "mixture_log_evidence", "naive",
            "onsager", "topic_bound"]

@@ -110,7 +110,8 @@ def approximate(problem: Problem, *, num_points: int | None = None, box: tuple[t
         ELBO     = E_q[log p(x, z)] + sum_i H[q_i]
 
     The integrals are trapezoidal sums over a grid, which converge fast for smooth densities that die out in the box. Every
-    start is a point: its first factor is the log joint along a line through it. In one dimension q is the posterior.
+    start is a point: its first factor is the log joint along a line through it. In one dimension q is the posterior. (Between
+    nodes h apart q is linear, which adds h^2/6 to its variance.)
 
     Args:
         problem: the question.

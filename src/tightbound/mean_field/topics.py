@@ -38,7 +38,7 @@ class Topics:
 
 
 def fit_topics(counts: Tensor, num_topics: int, *, concentration: float = 0.1, word_concentration: float = 0.05,
-               start: Tensor | None = None, num_iterations: int = 50, tolerance: float = 0.0,
+               start: Tensor | None = None, num_iterations: int = 50, tolerance: float = 1e-5,
                seed: int | torch.Generator = 0) -> Topics:
     """Latent Dirichlet allocation by coordinate ascent, in batches of documents::
 
@@ -54,7 +54,7 @@ def fit_topics(counts: Tensor, num_topics: int, *, concentration: float = 0.1, w
         counts: C, how often word v stands in document d, (D, V).
         num_topics: K.
         concentration, word_concentration: alpha and eta.
-        start: lambda to begin with, (K, V); random if left out.
+        start: lambda to begin with, (K, V); K random documents, and one of every word, if left out.
         num_iterations: at most.
         tolerance: stop when the bound a word rises by less, in nats.
         seed: of the random start.
@@ -70,25 +70,32 @@ def fit_topics(counts: Tensor, num_topics: int, *, concentration: float = 0.1, w
         raise ValueError(f"counts must be (documents, words), finite, not negative, and every document must have a word, got shape {tuple(C.shape)}")
     alpha, eta = positive("concentration", concentration), positive("word_concentration", word_concentration)
     if start is None:
-        start = 1 + 0.2 * torch.rand(K, C.shape[1], generator=generator(seed), dtype=C.dtype)
+        start = 1 + C[torch.randperm(len(C), generator=generator(seed)).repeat(K)[:K]]  # of near-equal topics none gets ahead
     if start.shape != (K, C.shape[1]) or not bool((start > 0).all()):
         raise ValueError(f"start must be ({K}, {C.shape[1]}) and above zero, got shape {tuple(start.shape)}")
     words, history, num_words = start.to(C.dtype), [], float(C.sum())
     for _ in range(count("num_iterations", num_iterations, least=1)):
         shares, sums, local = _documents(C, _exp_expected_log(words), alpha)
-        history.append(local - _dirichlet_kl(words, eta))
+        history.append(local - _dirichlet_kl(words, eta).sum())
         words = eta + sums
         if len(history) > 1 and history[-1] - history[-2] < tolerance * num_words:
             break
     shares, _, local = _documents(C, _exp_expected_log(words), alpha)
-    history.append(local - _dirichlet_kl(words, eta))
+    history.append(local - _dirichlet_kl(words, eta).sum())
     return Topics(words, shares, torch.stack(history), num_words)
 
 
 def topic_bound(counts: Tensor, words: Tensor, *, concentration: float = 0.1, word_concentration: float = 0.05) -> float:
     """The bound in nats that q(topics), (K, V), reaches on these counts, each document at its best shares."""
     local = _documents(counts, _exp_expected_log(words), concentration)[2]
-    return float(local - _dirichlet_kl(words, word_concentration))
+    return float(local - _dirichlet_kl(words, word_concentration).sum())
+
+
+def document_bounds(counts: Tensor, topics: Tensor, *, concentration: float = 0.1) -> Tensor:
+    """The bound on log p(words of d | topics) in nats, (D,), of documents (D, V) under known topics (K, V), rows that sum to one."""
+    gamma = _shares(counts, topics, concentration)
+    P = _exp_expected_log(gamma) @ topics
+    return torch.special.xlogy(counts, P).sum(1) - _dirichlet_kl(gamma, concentration)
 
 
 def _exp_expected_log(parameters: Tensor) -> Tensor:
@@ -97,13 +104,13 @@ def _exp_expected_log(parameters: Tensor) -> Tensor:
 
 
 def _dirichlet_kl(parameters: Tensor, prior: float) -> Tensor:
-    """KL(Dirichlet(parameters) ‖ Dirichlet(prior, ..., prior)), summed over all rows."""
+    """KL(Dirichlet(parameters) ‖ Dirichlet(prior, ..., prior)) of every row."""
     total, size = parameters.sum(-1), parameters.shape[-1]
     prior = torch.tensor(prior, dtype=parameters.dtype)
     expected = torch.digamma(parameters) - torch.digamma(total).unsqueeze(-1)
     kl = (torch.lgamma(total) - torch.lgamma(parameters).sum(-1) - torch.lgamma(size * prior) + size * torch.lgamma(prior)
           + ((parameters - prior) * expected).sum(-1))
-    return kl.sum()
+    return kl
 
 
 def _documents(C: Tensor, B: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -114,7 +121,7 @@ def _documents(C: Tensor, B: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tens
         T = _exp_expected_log(gamma)
         P = T @ B
         sums += T.T @ (batch / P)
-        bound += torch.special.xlogy(batch, P).sum() - _dirichlet_kl(gamma, alpha)
+        bound += torch.special.xlogy(batch, P).sum() - _dirichlet_kl(gamma, alpha).sum()
         found.append(gamma)
     return torch.cat(found), sums * B, bound
 
