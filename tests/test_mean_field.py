@@ -231,7 +231,8 @@ def test_gaussian_process_against_scipy():
     x = torch.linspace(0, 5, 12, dtype=torch.float64)
     y = torch.sin(x)
     p = mean_field.gaussian_process(x, y, length=0.8, scale=1.3, noise_scale=0.2)
-    K = 1.69 * (np.exp(-0.5 * np.subtract.outer(x.numpy(), x.numpy()) ** 2 / 0.64) + 1e-6 * np.eye(12))
+    r = np.sqrt(3) * np.abs(np.subtract.outer(x.numpy(), x.numpy())) / 0.8
+    K = 1.69 * (1 + r) * np.exp(-r)
     assert p.log_evidence == pytest.approx(multivariate_normal(np.zeros(12), K + 0.04 * np.eye(12)).logpdf(y.numpy()), abs=1e-6)
     assert p.mean.numpy() == pytest.approx(K @ np.linalg.solve(K + 0.04 * np.eye(12), y.numpy()), abs=1e-6)
 
@@ -243,6 +244,7 @@ def test_gaussian_process_against_scipy():
     (lambda: mean_field.local_level(torch.zeros(4), 1.0, 1.0, ar_scale=1.0, ar_memory=1.5), "ar_memory"),
     (lambda: mean_field.local_level(torch.zeros(4), 0.0, 1.0), "noise_scale"),
     (lambda: mean_field.gaussian_process(torch.zeros(3), torch.zeros(4), length=1.0), "one length"),
+    (lambda: mean_field.gaussian_process(torch.zeros(3), torch.zeros(3), length=1.0), "no x twice"),
     (lambda: mean_field.linear_gaussian(torch.zeros(3), torch.zeros(2, 2), torch.eye(2), 1.0), "must be \\(2,\\)")])
 def test_gaussian_models_refuse(call, message):
     with pytest.raises(ValueError, match=message):

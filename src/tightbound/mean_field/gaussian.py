@@ -162,19 +162,19 @@ def _chain(length: int, memory: float, first_scale: float, step_scale: float, dt
 
 
 def gaussian_process(x: Tensor, y: Tensor, *, length: float, scale: float = 1.0, noise_scale: float = 1.0) -> GaussianPosterior:
-    """Gaussian process regression: the posterior of a function's values at the inputs::
+    """Gaussian process regression: the posterior of a function's values at the inputs, here a once differentiable function::
 
-        f ~ N(0, K),   K_ij = scale^2 (exp(-(x_i - x_j)^2 / (2 length^2)) + 1e-6 [i = j]),   y ~ N(f, noise_scale^2 I)
+        f ~ N(0, K),   K_ij = scale^2 (1 + r) exp(-r),  r = sqrt(3) |x_i - x_j| / length,   y ~ N(f, noise_scale^2 I)
         log p(y) = log N(y; 0, K + noise_scale^2 I)
 
-    Source: Rasmussen & Williams (2006), chapter 2.
+    Source: Rasmussen & Williams (2006), chapters 2 and 4 (Matérn's covariance, nu = 3/2).
 
     Raises:
-        ValueError: for inputs and observations of different lengths, or numbers not above zero.
+        ValueError: for inputs that repeat or are not as many as the observations, or numbers not above zero.
     """
     length, scale = positive("length", length), positive("scale", scale)
-    if x.ndim != 1 or x.shape != y.shape:
-        raise ValueError(f"x and y must be of one length, got {tuple(x.shape)} and {tuple(y.shape)}")
-    eye = torch.eye(len(x), dtype=y.dtype)
-    K = scale**2 * (torch.exp(-0.5 * ((x.unsqueeze(1) - x) / length) ** 2) + 1e-6 * eye)
-    return linear_gaussian(y, eye, torch.linalg.inv(K), noise_scale)
+    if x.ndim != 1 or x.shape != y.shape or len(x.unique()) < len(x):
+        raise ValueError(f"x and y must be of one length, and no x twice, got {tuple(x.shape)} and {tuple(y.shape)}")
+    r = math.sqrt(3) * (x.unsqueeze(1) - x).abs() / length
+    K = scale**2 * (1 + r) * torch.exp(-r)
+    return linear_gaussian(y, torch.eye(len(x), dtype=y.dtype), torch.linalg.inv(K), noise_scale)
