@@ -9,6 +9,17 @@ from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal, constraints
 
 
+def standard_normal(shape, *, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float64,
+                    device: str | torch.device = "cpu") -> Tensor:
+    """Noise eps ~ N(0, 1) of any shape. In double precision on a CPU by inversion, eps = sqrt(2) erf^-1(2u - 1) with u
+    uniform on (0, 1), which takes a third of the time of `torch.randn`."""
+    options = {"generator": generator, "dtype": dtype, "device": device}
+    if dtype != torch.float64 or torch.device(device).type != "cpu":
+        return torch.randn(shape, **options)
+    u = torch.rand(shape, **options)  # on [0, 1), in steps of 2^-53: half a step more, and 0 is as far away as 1
+    return math.sqrt(2) * torch.erfinv(2 * u - (1 - 2**-53))
+
+
 class Gaussian(MultivariateNormal):
     """The multivariate normal N(mean, Sigma), given its covariance or its precision (see `MultivariateNormal`).
 
@@ -23,11 +34,12 @@ class Gaussian(MultivariateNormal):
         Returns:
             z of shape ``sample_shape + batch_shape + (d,)`` and log q(z) of shape ``sample_shape + batch_shape``.
         """
-        shape = torch.Size(sample_shape) + self.loc.shape
-        eps = torch.randn(shape, generator=generator, dtype=self.loc.dtype, device=self.loc.device)
-        z = self.loc + (self.scale_tril @ eps.unsqueeze(-1)).squeeze(-1)
-        log_det = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return z, -0.5 * eps.square().sum(-1) - log_det - 0.5 * shape[-1] * math.log(2 * math.pi)
+        L, shape = self.scale_tril, torch.Size(sample_shape) + self.loc.shape
+        eps = standard_normal(shape, generator=generator, dtype=self.loc.dtype, device=self.loc.device)
+        offset = eps @ L.mT if L.ndim == 2 else (L @ eps.unsqueeze(-1)).squeeze(-1)
+        log_det = L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        half = eps.new_full(shape[-1:], 0.5)  # a product with it is faster than a sum over few columns
+        return self.loc + offset, -(eps.square() @ half) - log_det - 0.5 * shape[-1] * math.log(2 * math.pi)
 
 
 class StudentT(Distribution):
@@ -36,7 +48,7 @@ class StudentT(Distribution):
         z = mean + L eps sqrt(df / chi2),      eps ~ N(0, I),  chi2 ~ chi-squared(df)
         log q(z) = log Γ((df + d)/2) - log Γ(df/2) - d/2 log(df π) - log det L - (df + d)/2 log(1 + |L^-1 (z - mean)|^2 / df)
 
-    Its tails fall like |z|^-(df + d): heavier than any Gaussian's, so that as a proposal it rarely misses one.
+    Its tails fall like a power, ``|z|^-(df + d)``: heavier than any Gaussian's, so that as a proposal it rarely misses one.
 
     Args:
         df: degrees of freedom, a whole number (chi-squared is drawn as a sum of df squares).
@@ -69,10 +81,11 @@ class StudentT(Distribution):
     def rsample_and_log_prob(self, sample_shape=(), *, generator: torch.Generator | None = None):
         """Samples of shape ``sample_shape + (d,)`` and their log density in nats, in one pass."""
         shape, options = torch.Size(sample_shape), {"dtype": self.loc.dtype, "device": self.loc.device}
-        eps = torch.randn(shape + self.loc.shape, generator=generator, **options)
-        chi2 = torch.randn((*shape, self.df), generator=generator, **options).square().sum(-1)
-        stretched = eps * torch.sqrt(self.df / chi2).unsqueeze(-1)
-        return self.loc + stretched @ self.scale_tril.T, self._log_prob(stretched.square().sum(-1))
+        eps = standard_normal(shape + self.loc.shape, generator=generator, **options)
+        chi = torch.linalg.vector_norm(standard_normal((*shape, self.df), generator=generator, **options), dim=-1)
+        stretched = eps * (math.sqrt(self.df) / chi).unsqueeze(-1)
+        log_q = self._log_prob(torch.linalg.vector_norm(stretched, dim=-1).square())
+        return self.loc + stretched @ self.scale_tril.mT, log_q
 
     def rsample(self, sample_shape=()):
         return self.rsample_and_log_prob(sample_shape)[0]
