@@ -1,7 +1,9 @@
 """Mean field: every bound against an exact answer, every fixed point a maximum, every refusal with its reason."""
 
 import itertools
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from scipy.integrate import quad
 from scipy.special import digamma, gammaln
 from scipy.stats import multivariate_normal, multivariate_t
 
-from tightbound import Problem, data, exact, mean_field, problems
+from tightbound import Problem, data, exact, laplace, mean_field, problems
+from tightbound.explore import mean_field as explore
 from tightbound.importance import pareto_k_hat
 from tightbound.mean_field import GaussianPosterior, MixturePrior, PiecewiseLinear
 
@@ -514,3 +517,50 @@ def test_the_data():
     found = data.python_help()
     assert found.counts.shape == (len(found.titles), len(found.vocabulary)) and len(found.titles) > 40
     assert {"class", "function", "string"} <= set(found.vocabulary) and "the" not in found.vocabulary
+
+
+# The explorers, and the numbers of the exercises --------------------------------------------------------------------
+
+def test_the_gaussian_explorer():
+    explorer = explore.gaussian()
+    for rho, step in itertools.product((-0.9, 0.0, 0.5, 0.99), (0, 1, 7, 24)):
+        frame = explorer.frame(rho=rho, step=step)
+        q = torch.distributions.MultivariateNormal(torch.tensor(frame["mean"]), torch.tensor(frame["q"]))
+        p = torch.distributions.MultivariateNormal(torch.zeros(2).double(), torch.tensor(frame["truth"]))
+        assert float(frame["kl"]) == pytest.approx(float(torch.distributions.kl_divergence(q, p)), abs=1e-9)
+        assert float(frame["variance"]) == pytest.approx(1 - rho**2)
+    assert np.abs(explorer.frame(rho=0.0, step=2)["mean"]).max() < 1e-12  # independent latents: one step each
+
+
+def test_the_ising_explorer():
+    explorer = explore.ising()
+    for beta in explorer.controls["beta"].stops:
+        frame = explorer.frame(beta=beta)
+        found = mean_field.naive(problems.Ising(6, beta))
+        assert float(frame["best"]) == pytest.approx(float(found.log_evidence) / 36, abs=1e-6)
+        if abs(beta - 0.25) > 0.02:
+            assert float(frame["m"]) == pytest.approx(abs(float(found.magnetisation.mean())), abs=1e-3)
+        assert frame["log_z"] > frame["best"] > np.nanmax(frame["bound"]) - 1e-3
+
+
+def test_the_mixture_explorer():
+    explorer = explore.mixture()
+    for concentration in ("0.001", "0.1", "10"):
+        bounds = [float(explorer.frame(iteration=i, concentration=concentration)["bound"]) for i in explore.ITERATIONS]
+        assert (np.diff(bounds) > -1e-6).all()
+    x = (data.iris().X - data.iris().X.mean(0)) / data.iris().X.std(0)
+    found = mean_field.fit_mixture(x, 8, prior=MixturePrior.from_data(x, 8, concentration=0.1), seed=2, tolerance=1e-5)
+    assert float(explorer.frame(iteration=60)["bound"]) == pytest.approx(found.log_evidence, abs=0.01)
+
+
+def test_the_numbers_in_the_worked_solution_of_axes():
+    path = Path(__file__).parents[1] / "chapters/exercises/mean_field/mean_field.ipynb"
+    solution = next(cell["source"] for cell in json.loads(path.read_text())["cells"] if cell["id"] == "axes-solution")
+    solution, space = "".join(solution), {"Problem": Problem, "laplace": laplace, "mean_field": mean_field}
+    exec(solution, space)
+    words = " ".join(solution.replace("#", "").split())
+    for problem, told in ((problems.logistic_regression("mean radius", num_data=100), "from {:.2f} to {:.2f} nats"),
+                          (problems.eight_schools(), "{:.4f} to {:.4f}"), (problems.banana(), "keeps its {1:.2f}")):
+        before = mean_field.approximate(problem).gap(problem)
+        after = float(problem.log_evidence) - float(space["axes"](problem))
+        assert told.format(before, after) in words
