@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
 
 from tightbound import figures, mean_field
 from tightbound.data import iris
@@ -73,14 +74,16 @@ def ising() -> Explorer:
         up = 0.5 * (1 + grid)
         safe = up.clip(1e-12, 1 - 1e-12)
         bound = 2 * beta * grid**2 - safe * np.log(safe) - (1 - safe) * np.log1p(-safe)
-        m = _climb(beta, 0.5)[-1]
+        m = brentq(lambda m: math.tanh(4 * beta * m) - m, 1e-3, 1) if 4 * beta > 1 else 0.0
         truth, log_z = mean_field.onsager(beta)
         best = float(2 * beta * m**2 + _entropy(m))
         return {"pull": np.tanh(4 * beta * grid), "bound": bound, "log_z": log_z, "floor": np.full(2, log_z), "m": m, "onsager": truth,
                 "best": best, "loss": log_z - best, "best_x": [m, -m], "best_y": [best, best]}
 
     def cobweb(beta, start):
-        path = _climb(beta, start)[:13]
+        path = [start]
+        for _ in range(12):
+            path.append(math.tanh(4 * beta * path[-1]))
         x, y = np.repeat(path, 2)[:-1], np.repeat(path, 2)[1:]
         y = np.concatenate([[path[0]], y[1:]])
         return {"web_x": x, "web_y": y}
@@ -113,14 +116,6 @@ def ising() -> Explorer:
 def _entropy(m: float) -> float:
     up = 0.5 * (1 + m)
     return -sum(p * math.log(p) for p in (up, 1 - up) if p > 0)
-
-
-def _climb(beta: float, start: float) -> np.ndarray:
-    """m <- tanh(4 beta m), from a start: 400 values."""
-    path = [start]
-    for _ in range(400):
-        path.append(math.tanh(4 * beta * path[-1]))
-    return np.where(np.abs(path) < 1e-6, 0.0, path)
 
 
 def mixture() -> Explorer:
