@@ -45,7 +45,7 @@ def proposal() -> Explorer:
         return {"cx": [centre[0]], "cy": [centre[1]]}
 
     def figure():
-        fig, (left, right) = figures.subplots(1, 2, figsize=(7.2, 3.9), gridspec_kw={"width_ratios": [4, 1]})
+        fig, (left, right) = figures.subplots(1, 2, figsize=(6.4, 3.9), gridspec_kw={"width_ratios": [4, 1]})
         x, y = np.linspace(-9, 19, 121), np.linspace(-3.5, 5, 121)
         log_joint = problem.log_joint(torch.tensor(np.stack(np.meshgrid(x, y), -1))).numpy()
         levels = log_joint.max() - 0.5 * np.array([4.0, 3.0, 2.0, 1.0, 0.3]) ** 2
@@ -127,8 +127,8 @@ def dimensions() -> Explorer:
                 "truth": dimension * log_evidence_per_dimension()}
 
     def figure():
-        fig, ax = figures.subplots(figsize=(6.8, 3.2))
-        ax.set(xlim=(-20, 4), ylim=(0, 1.25), yticks=[], xlabel="estimate minus exact log evidence, in nats (what is below −20 stands at the edge)",
+        fig, ax = figures.subplots(figsize=(6.4, 3.2))
+        ax.set(xlim=(-20, 4), ylim=(0, 1.25), yticks=[], xlabel="estimate minus exact log evidence, in nats (below −20: at the edge)",
                ylabel="how often, of 400 times")
         ax.axvline(0, **figures.line("truth"))
         ax.text(0.2, 1.2, "truth", color=figures.colour("truth"), va="top")
