@@ -109,7 +109,7 @@ def ising() -> Explorer:
             which a staircase between curve and diagonal climbs. Right, the bound a site as a function of m under a horizontal line at
             the exact value: one hill at m = 0 for small beta, a valley there and two hills beside it above 0.25. The gap between the line
             and the hills is largest around beta 0.3 and closes again at low temperature.""",
-        readout=["|m| = {m:.3f} by mean field, {onsager:.3f} in truth (infinite lattice)",
+        readout=["|m| = {m:.3f} by mean field, {onsager:.3f} in truth (Onsager)",
                  "log Z a site: {log_z:.4f} nats in truth, bound {best:.4f}: gap {loss:+.4f}"])
 
 
