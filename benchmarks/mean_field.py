@@ -2,10 +2,11 @@
 
     python benchmarks/mean_field.py [--threads 1]
 
-Mixture: n = 100,000, d = 8, K = 16; iterations a second (the time of 21 iterations less that of one, over 20), and how far the
-means are apart in the end. Topics: 2,000 documents of 1,000 words, K = 20; seconds for the same number of iterations, and the
-bound a word that each ends with, computed by one function for both. Both sides have the same cores: the BLAS of each takes
-`--threads` threads, and LatentDirichletAllocation as many processes. Rounds alternate, and medians are given.
+Mixture: n = 100,000, d = 8, K = 16; iterations a second (the time of 21 iterations less that of one, over
+20), and how far the means are apart in the end. Topics: 2,000 documents of 1,000 words, K = 20; seconds for
+the same number of iterations, and the bound a word that each ends with, computed by one function for both.
+Both sides have the same cores: the BLAS of each takes `--threads` threads, and LatentDirichletAllocation as
+many processes. Rounds alternate, and medians are given.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import warnings
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-THREADS = next((a.split("=")[-1] if "=" in a else sys.argv[i + 1] for i, a in enumerate(sys.argv) if a.startswith("--threads")), "1")
+THREADS = next((a.split("=")[-1] if "=" in a else sys.argv[i + 1] for i,
+                a in enumerate(sys.argv) if a.startswith("--threads")), "1")
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = THREADS  # before NumPy and torch look
 
 import numpy as np  # noqa: E402
@@ -52,16 +54,19 @@ def mixture(rounds: int, n: int = 100_000, d: int = 8, K: int = 16, steps: int =
     rng = np.random.default_rng(0)
     centres = rng.normal(scale=2.0, size=(K, d))
     X = centres[rng.integers(K, size=n)] + rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) * 0.4
-    start = np.eye(K)[((X[:, None, :4] - centres[None, :, :4] - 0.5) ** 2).sum(-1).argmin(1)]  # rough: four of eight columns
+    rough = ((X[:, None, :4] - centres[None, :, :4] - 0.5) ** 2).sum(-1).argmin(1)  # by four of eight columns
+    start = np.eye(K)[rough]
     x, labels = torch.tensor(X), torch.tensor(start)
     prior = mean_field.MixturePrior.from_data(x, K)
 
     def ours(iterations):
-        return mean_field.fit_mixture(x, K, prior=prior, start=labels, num_iterations=iterations, tolerance=-np.inf)
+        return mean_field.fit_mixture(x, K, prior=prior, start=labels, num_iterations=iterations,
+                                      tolerance=-np.inf)
 
     def theirs(iterations):
         model = Started(n_components=K, covariance_type="full", max_iter=iterations, tol=0.0, reg_covar=0.0,
-                        weight_concentration_prior_type="dirichlet_distribution", weight_concentration_prior=prior.concentration,
+                        weight_concentration_prior_type="dirichlet_distribution",
+                        weight_concentration_prior=prior.concentration,
                         mean_precision_prior=prior.mean_precision, mean_prior=prior.mean.numpy(),
                         degrees_of_freedom_prior=prior.degrees, covariance_prior=prior.inverse_scale.numpy())
         model.responsibilities = start
@@ -77,18 +82,22 @@ def mixture(rounds: int, n: int = 100_000, d: int = 8, K: int = 16, steps: int =
             last[run] = found
     apart = float((last[ours].means - torch.tensor(last[theirs].means_)).abs().max())
     mine, other = (statistics.median(seconds[run]) for run in (ours, theirs))
-    return {"what": "mixture", "ours_per_second": 1 / mine, "sklearn_per_second": 1 / other, "times_faster": other / mine,
-            "means_apart": apart, "iterations": steps + 1, "reached": bool(other / mine >= GOALS["mixture"] and apart < 1e-9)}
+    return {"what": "mixture", "ours_per_second": 1 / mine, "sklearn_per_second": 1 / other,
+            "times_faster": other / mine,
+            "means_apart": apart, "iterations": steps + 1,
+            "reached": bool(other / mine >= GOALS["mixture"] and apart < 1e-9)}
 
 
-def topics(rounds: int, documents: int = 2_000, length: int = 1_000, K: int = 20, V: int = 1_000, steps: int = 20) -> dict:
+def topics(rounds: int, documents: int = 2_000, length: int = 1_000, K: int = 20, V: int = 1_000,
+           steps: int = 20) -> dict:
     rng = np.random.default_rng(0)
     shares, words = rng.dirichlet(np.full(K, 0.1), documents), rng.dirichlet(np.full(V, 0.05), K)
     C = np.stack([rng.multinomial(length, p) for p in shares @ words]).astype(float)
     counts, start = torch.tensor(C), 1 + C[:K]
 
     def ours():
-        return mean_field.fit_topics(counts, K, start=torch.tensor(start), num_iterations=steps, tolerance=-np.inf).words
+        return mean_field.fit_topics(counts, K, start=torch.tensor(start), num_iterations=steps,
+                                     tolerance=-np.inf).words
 
     class Begun(LatentDirichletAllocation):
         """scikit-learn's topics, from the same parameters."""
@@ -100,7 +109,8 @@ def topics(rounds: int, documents: int = 2_000, length: int = 1_000, K: int = 20
             self.exp_dirichlet_component_ = np.exp(log.numpy())
 
     def theirs():
-        model = Begun(n_components=K, max_iter=steps, learning_method="batch", doc_topic_prior=0.1, topic_word_prior=0.05,
+        model = Begun(n_components=K, max_iter=steps, learning_method="batch", doc_topic_prior=0.1,
+                      topic_word_prior=0.05,
                       evaluate_every=-1, random_state=0, n_jobs=int(THREADS))
         return torch.tensor(model.fit(C).components_)
 
@@ -112,7 +122,8 @@ def topics(rounds: int, documents: int = 2_000, length: int = 1_000, K: int = 20
             last[run] = found
     bounds = {run: mean_field.topic_bound(counts, last[run]) / C.sum() for run in last}
     mine, other = (statistics.median(seconds[run]) for run in (ours, theirs))
-    return {"what": "topics", "ours_seconds": mine, "sklearn_seconds": other, "times_faster": other / mine, "iterations": steps,
+    return {"what": "topics", "ours_seconds": mine, "sklearn_seconds": other, "times_faster": other / mine,
+            "iterations": steps,
             "ours_nats_a_word": bounds[ours], "sklearn_nats_a_word": bounds[theirs],
             "reached": bool(other / mine >= GOALS["topics"] and bounds[ours] > bounds[theirs] - 1e-3)}
 
@@ -136,7 +147,8 @@ def main() -> None:
     target = ROOT / "_build" / "benchmarks" / "mean_field.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_suffix(".new")
-    fresh.write_text(json.dumps({"goals": GOALS, "threads": options.threads, "rows": rows, "load": os.getloadavg()}, indent=1))
+    fresh.write_text(json.dumps({"goals": GOALS, "threads": options.threads, "rows": rows,
+                                 "load": os.getloadavg()}, indent=1))
     fresh.replace(target)
 
 

@@ -19,13 +19,15 @@ COMPONENTS = 8
 
 
 def gaussian() -> Explorer:
-    """A correlated Gaussian, its best factorised stand-in, and the staircase by which coordinate ascent gets there."""
+    """A correlated Gaussian, its best factorised stand-in, and the staircase by which coordinate ascent gets
+    there."""
     start = torch.tensor([-2.4, 2.2], dtype=torch.float64)
 
     @lru_cache(maxsize=None)
     def target(rho):
         covariance = torch.tensor([[1.0, rho], [rho, 1.0]], dtype=torch.float64)
-        posterior = mean_field.GaussianPosterior(torch.zeros(2, dtype=torch.float64), torch.linalg.inv(covariance))
+        posterior = mean_field.GaussianPosterior(torch.zeros(2, dtype=torch.float64),
+                                                 torch.linalg.inv(covariance))
         path = mean_field.coordinate_steps(posterior, start, MOVES // 2)
         return posterior, mean_field.factorise(posterior), path
 
@@ -39,7 +41,8 @@ def gaussian() -> Explorer:
         drawn = path[torch.arange(MOVES + 1).clamp(max=step)]
         away = float(0.5 * m @ posterior.precision @ m)
         # before its first step a factor has no variance yet; the picture shows the final one
-        return {"mean": m, "q": q.covariance, "x": drawn[:, 0], "y": drawn[:, 1], "at_x": m[:1], "at_y": m[1:], "away": away,
+        return {"mean": m, "q": q.covariance, "x": drawn[:, 0], "y": drawn[:, 1], "at_x": m[:1],
+                "at_y": m[1:], "away": away,
                 "kl": q.kl + away}
 
     def figure():
@@ -51,17 +54,21 @@ def gaussian() -> Explorer:
     rhos = np.round(np.concatenate([np.arange(-0.9, 0.91, 0.1), [-0.99, -0.97, -0.95, 0.95, 0.97, 0.99]]), 2)
     return Explorer(
         [shapes, walk],
-        {"rho": Slider("correlation", np.sort(rhos), 0.9), "step": Slider("coordinate steps", range(MOVES + 1), 0, play=True)},
+        {"rho": Slider("correlation", np.sort(rhos), 0.9),
+         "step": Slider("coordinate steps", range(MOVES + 1), 0, play=True)},
         figure,
-        [Ellipse(mean=np.zeros(2), covariance="truth", role="truth", label="posterior, 1 and 2 standard deviations"),
+        [Ellipse(mean=np.zeros(2), covariance="truth", role="truth",
+                 label="posterior, 1 and 2 standard deviations"),
          Ellipse(mean="mean", covariance="q", label="q, the best factors around the means so far"),
          Line(x="x", y="y", role="bound", label="the means, one coordinate at a time"),
          Points(x="at_x", y="at_y", role="bound", size=4.0)],
         title="Explorer: a correlated Gaussian",
-        alt="""Ellipses of a plane Gaussian posterior with correlation, and the upright ellipse of the factorised q, whose two axes are
-            those of the picture. Step by step the mean of q walks to the posterior's along a staircase of horizontal and vertical
-            moves. With little correlation two steps are enough and the ellipses nearly agree; with correlation 0.99 the steps are tiny,
-            and q is a small circle inside a long narrow ellipse.""",
+        alt="""Ellipses of a plane Gaussian posterior with correlation, and the upright ellipse of the
+        factorised q, whose two axes are
+            those of the picture. Step by step the mean of q walks to the posterior's along a staircase of
+            horizontal and vertical moves. With little correlation two steps are enough and the ellipses
+            nearly agree; with correlation 0.99 the steps are tiny, and q is a small circle inside a long
+            narrow ellipse.""",
         readout=["Variance of each latent: 1 in truth, {variance:.3f} in q, which is 1 − correlation²",
                  "KL(q ‖ p) = {least:.3f} (shape, stays) + {away:.3f} (mean, shrinks) = {kl:.3f} nats"])
 
@@ -77,7 +84,8 @@ def ising() -> Explorer:
         m = brentq(lambda m: math.tanh(4 * beta * m) - m, 1e-3, 1) if 4 * beta > 1 else 0.0
         truth, log_z = mean_field.onsager(beta)
         best = float(2 * beta * m**2 + _entropy(m))
-        return {"pull": np.tanh(4 * beta * grid), "bound": bound, "log_z": log_z, "floor": np.full(2, log_z), "m": m, "onsager": truth,
+        return {"pull": np.tanh(4 * beta * grid), "bound": bound, "log_z": log_z, "floor": np.full(2, log_z),
+                "m": m, "onsager": truth,
                 "best": best, "loss": log_z - best, "best_x": [m, -m], "best_y": [best, best]}
 
     def cobweb(beta, start):
@@ -91,24 +99,31 @@ def ising() -> Explorer:
     def figure():
         fig, (left, right) = figures.subplots(1, 2, figsize=(7.6, 3.5))
         left.plot(grid, grid, **figures.line("prior", lw=1.2))
-        left.set(xlim=(-1, 1), ylim=(-1, 1), xlabel="m, what the neighbours show on average", ylabel="what the spin then shows")
+        left.set(xlim=(-1, 1), ylim=(-1, 1), xlabel="m, what the neighbours show on average",
+                 ylabel="what the spin then shows")
         right.set(xlim=(-1, 1), ylim=(0.4, 1.6), xlabel="m", ylabel="nats a site")
         return fig
 
-    betas = np.unique(np.round(np.concatenate([np.arange(0.05, 0.76, 0.05), [0.22, 0.24, 0.26, 0.28, 0.32, 0.38, 0.42, 0.44, 0.46]]), 2))
+    betas = np.unique(np.round(np.concatenate([np.arange(0.05, 0.76, 0.05),
+                                               [0.22, 0.24, 0.26, 0.28, 0.32, 0.38, 0.42, 0.44, 0.46]]), 2))
     return Explorer(
         [curves, cobweb],
-        {"beta": Slider("inverse temperature beta", betas, 0.4, play=True), "start": Slider("start", np.linspace(-0.9, 0.9, 13), 0.15)},
+        {"beta": Slider("inverse temperature beta", betas, 0.4, play=True),
+         "start": Slider("start", np.linspace(-0.9, 0.9, 13), 0.15)},
         figure,
-        [Line(x=grid, y="pull", label="tanh(4 beta m)"), Line(x="web_x", y="web_y", role="accent", width=1.4, label="coordinate ascent"),
-         Line(axes=1, x=[-1.0, 1.0], y="floor", role="truth", label="log Z a site, infinite lattice (Onsager)"),
+        [Line(x=grid, y="pull", label="tanh(4 beta m)"),
+         Line(x="web_x", y="web_y", role="accent", width=1.4, label="coordinate ascent"),
+         Line(axes=1, x=[-1.0, 1.0], y="floor", role="truth",
+              label="log Z a site, infinite lattice (Onsager)"),
          Line(axes=1, x=grid, y="bound", role="bound", label="the bound a site"),
          Points(axes=1, x="best_x", y="best_y", size=4.5)],
         title="Explorer: the moment when symmetry breaks",
-        alt="""Left, the curve tanh(4 beta m) and the diagonal: below beta = 0.25 they meet at m = 0 alone, above it at two more points, to
-            which a staircase between curve and diagonal climbs. Right, the bound a site as a function of m under a horizontal line at
-            the exact value: one hill at m = 0 for small beta, a valley there and two hills beside it above 0.25. The gap between the line
-            and the hills is largest around beta 0.3 and closes again at low temperature.""",
+        alt="""Left, the curve tanh(4 beta m) and the diagonal: below beta = 0.25 they meet at m = 0 alone,
+        above it at two more points, to
+            which a staircase between curve and diagonal climbs. Right, the bound a site as a function of m
+            under a horizontal line at the exact value: one hill at m = 0 for small beta, a valley there and
+            two hills beside it above 0.25. The gap between the line and the hills is largest around beta 0.3
+            and closes again at low temperature.""",
         readout=["|m| = {m:.3f} by mean field, {onsager:.3f} in truth (Onsager)",
                  "log Z a site: {log_z:.4f} nats in truth, bound {best:.4f}: gap {loss:+.4f}"])
 
@@ -130,7 +145,8 @@ def mixture() -> Explorer:
         begun, found = None, {}
         for before, after in zip((None, *ITERATIONS), ITERATIONS):
             steps = after - before if before is not None else 1  # the first picture is the start itself
-            begun = mean_field.fit_mixture(X, COMPONENTS, prior=prior, num_iterations=max(steps, 1), tolerance=-math.inf, seed=2,
+            begun = mean_field.fit_mixture(X, COMPONENTS, prior=prior, num_iterations=max(steps, 1),
+                                           tolerance=-math.inf, seed=2,
                                            **({} if begun is None else {"start": begun.responsibilities}))
             found[after] = begun
         return found
@@ -151,7 +167,8 @@ def mixture() -> Explorer:
         fig, ax = figures.subplots(figsize=(6.0, 3.8))
         for group, marker in enumerate("osx"):
             part = flowers.X[flowers.group == group]
-            ax.scatter(part[:, 2], part[:, 3], s=12, marker=marker, color=figures.colour("truth"), alpha=0.6, linewidths=0.8)
+            ax.scatter(part[:, 2], part[:, 3], s=12, marker=marker, color=figures.colour("truth"), alpha=0.6,
+                       linewidths=0.8)
         ax.set(xlim=(0.5, 7.5), ylim=(-0.1, 2.8), xlabel="petal length (cm)", ylabel="petal width (cm)")
         return fig
 
@@ -160,10 +177,13 @@ def mixture() -> Explorer:
         {"iteration": Slider("iterations", ITERATIONS, 0, play=True),
          "concentration": Choice("concentration of the prior", list(priors), "0.1")},
         figure,
-        [Ellipse(mean=f"mean{k}", covariance=f"covariance{k}", radii=(1.0,), label="components in use, 1 standard deviation" if k == 0 else "")
+        [Ellipse(mean=f"mean{k}", covariance=f"covariance{k}", radii=(1.0,),
+                 label="components in use, 1 standard deviation" if k == 0 else "")
          for k in range(COMPONENTS)] + [Text(x=0.8, y=2.55, text="{used:d} components in use")],
         title="Explorer: components switch off",
-        alt="""Irises by petal length and width, a marker for each of the three species, and the ellipses of a mixture's components. At
-            first eight ellipses share the flowers; as the iterations run, some shrink away and switch off, and with a small
-            concentration few are left, one of them on the small petals of the first species.""",
+        alt="""Irises by petal length and width, a marker for each of the three species, and the ellipses of a
+        mixture's components. At
+            first eight ellipses share the flowers; as the iterations run, some shrink away and switch off,
+            and with a small concentration few are left, one of them on the small petals of the first
+            species.""",
         readout=["{used:d} of 8 components hold more than one flower; bound {bound:.1f} nats"])

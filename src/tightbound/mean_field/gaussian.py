@@ -69,7 +69,8 @@ def factorise(posterior: GaussianPosterior, blocks: Sequence[Tensor] | None = No
     d, Lambda = len(posterior.mean), posterior.precision
     blocks = torch.arange(d).split(1) if blocks is None else [torch.as_tensor(block) for block in blocks]
     if sorted(torch.cat(list(blocks)).tolist()) != list(range(d)):
-        raise ValueError(f"the blocks must share out the latents 0 to {d - 1}, each once, got {[b.tolist() for b in blocks]}")
+        raise ValueError(f"the blocks must share out the latents 0 to {d - 1}, each once, "
+                         f"got {[b.tolist() for b in blocks]}")
     covariance, log_dets = torch.zeros_like(Lambda), 0.0
     for block in blocks:
         own = Lambda[block][:, block]
@@ -84,7 +85,8 @@ def coordinate_steps(posterior: GaussianPosterior, start: Tensor, num_sweeps: in
 
         m_i <- mu_i - 1/Lambda_ii sum_{j ≠ i} Lambda_ij (m_j - mu_j)
 
-    The variances are 1/Lambda_ii from the first step on. Each step is one of Gauss and Seidel's for Lambda m = Lambda mu.
+    The variances are 1/Lambda_ii from the first step on. Each step is one of Gauss and Seidel's for Lambda m
+    = Lambda mu.
     """
     m, mu, Lambda = start.clone(), posterior.mean, posterior.precision
     path = [m.clone()]
@@ -101,7 +103,8 @@ def linear_gaussian(y: Tensor, A: Tensor, prior_precision: Tensor, noise_scale: 
 
         z ~ N(m0, P^-1),   y ~ N(A z, s^2 I)
         Lambda = P + A'A / s^2,   mean = m0 + Lambda^-1 A'(y - A m0) / s^2
-        log p(y) = -1/2 (n log 2 pi s^2 + log det Lambda - log det P + |r|^2/s^2 - |A'r|^2_{Lambda^-1}/s^4),   r = y - A m0
+        log p(y) = -1/2 (n log 2 pi s^2 + log det Lambda - log det P
+                         + |r|^2/s^2 - r'A Lambda^-1 A'r/s^4),   r = y - A m0
 
     Args:
         y: observations (n,).
@@ -126,45 +129,57 @@ def linear_gaussian(y: Tensor, A: Tensor, prior_precision: Tensor, noise_scale: 
     return GaussianPosterior(m0 + step, Lambda, float(-0.5 * (volume + fit)))
 
 
-def local_level(y: Tensor, noise_scale: float, step_scale: float, *, first_mean: float = 0.0, first_scale: float = 1.0,
+def local_level(y: Tensor, noise_scale: float, step_scale: float, *, first_mean: float = 0.0,
+                first_scale: float = 1.0,
                 ar_scale: float = 0.0, ar_memory: float = 0.7) -> GaussianPosterior:
-    """A level that wanders, seen through noise: the simplest state-space model; with `ar_scale`, plus a passing spell::
+    """A level that wanders, seen through noise: the simplest state-space model; with `ar_scale`, plus a
+    passing spell::
 
         y_t = level_t + spell_t + noise_t,      noise_t ~ N(0, noise_scale^2)
         level_1 ~ N(first_mean, first_scale^2),   level_t ~ N(level_{t-1}, step_scale^2)
         spell_1 ~ N(0, ar_scale^2),   spell_t ~ N(a spell_{t-1}, (1 - a^2) ar_scale^2),   a = ar_memory
 
     Returns:
-        The posterior of level_1..T (and then spell_1..T), T or 2T latents. The precision is banded: neighbours in time alone.
+        The posterior of level_1..T (and then spell_1..T), T or 2T latents. The precision is banded:
+        neighbours in time alone.
 
     Raises:
-        ValueError: for scales not above zero, a memory not between -1 and 1, or y that is not two or more finite numbers.
+        ValueError: for scales not above zero, a memory not between -1 and 1, or y that is not two or more
+            finite numbers.
     """
     if y.ndim != 1 or len(y) < 2 or not bool(torch.isfinite(y).all()):
         raise ValueError(f"y must be a series of two or more finite numbers, got shape {tuple(y.shape)}")
     step_scale, first_scale = positive("step_scale", step_scale), positive("first_scale", first_scale)
     T, eye = len(y), torch.eye(len(y), dtype=y.dtype)
-    prior, mean, A = _chain(T, 1.0, first_scale, step_scale, y.dtype), torch.full((T,), float(first_mean), dtype=y.dtype), eye
+    prior, mean, A = _chain(T, 1.0, first_scale, step_scale, y.dtype), torch.full((T,), float(first_mean),
+                                                                                  dtype=y.dtype), eye
     if ar_scale:
         ar_scale = positive("ar_scale", ar_scale)
         if not -1 < ar_memory < 1:
             raise ValueError(f"ar_memory must lie between -1 and 1, got {ar_memory!r}")
         spell = _chain(T, ar_memory, ar_scale, ar_scale * math.sqrt(1 - ar_memory**2), y.dtype)
-        prior, mean, A = torch.block_diag(prior, spell), torch.cat([mean, torch.zeros_like(mean)]), torch.cat([eye, eye], 1)
+        prior, mean, A = torch.block_diag(prior,
+                                          spell), torch.cat([mean, torch.zeros_like(mean)]), torch.cat([eye,
+                                                                                                        eye],
+                                                                                                       1)
     return linear_gaussian(y, A, prior, noise_scale, mean)
 
 
 def _chain(length: int, memory: float, first_scale: float, step_scale: float, dtype: torch.dtype) -> Tensor:
     """The precision of a Gaussian Markov chain: D' D, the rows of D being the standardised steps."""
-    D = (torch.eye(length, dtype=dtype) - memory * torch.diag(torch.ones(length - 1, dtype=dtype), -1)) / step_scale
+    D = (torch.eye(length, dtype=dtype) - memory * torch.diag(torch.ones(length - 1, dtype=dtype),
+                                                              -1)) / step_scale
     D[0, 0] = 1 / first_scale
     return D.T @ D
 
 
-def gaussian_process(x: Tensor, y: Tensor, *, length: float, scale: float = 1.0, noise_scale: float = 1.0) -> GaussianPosterior:
-    """Gaussian process regression: the posterior of a function's values at the inputs, here a once differentiable function::
+def gaussian_process(x: Tensor, y: Tensor, *, length: float, scale: float = 1.0,
+                     noise_scale: float = 1.0) -> GaussianPosterior:
+    """Gaussian process regression: the posterior of a function's values at the inputs, here a once
+    differentiable function::
 
-        f ~ N(0, K),   K_ij = scale^2 (1 + r) exp(-r),  r = sqrt(3) |x_i - x_j| / length,   y ~ N(f, noise_scale^2 I)
+        f ~ N(0, K),   K_ij = scale^2 (1 + r) exp(-r),   r = sqrt(3) |x_i - x_j| / length
+        y ~ N(f, noise_scale^2 I)
         log p(y) = log N(y; 0, K + noise_scale^2 I)
 
     Source: Rasmussen & Williams (2006), chapters 2 and 4 (Matérn's covariance, nu = 3/2).
@@ -174,7 +189,8 @@ def gaussian_process(x: Tensor, y: Tensor, *, length: float, scale: float = 1.0,
     """
     length, scale = positive("length", length), positive("scale", scale)
     if x.ndim != 1 or x.shape != y.shape or len(x.unique()) < len(x):
-        raise ValueError(f"x and y must be of one length, and no x twice, got {tuple(x.shape)} and {tuple(y.shape)}")
+        raise ValueError("x and y must be of one length, and no x twice, "
+                         f"got {tuple(x.shape)} and {tuple(y.shape)}")
     r = math.sqrt(3) * (x.unsqueeze(1) - x).abs() / length
     K = scale**2 * (1 + r) * torch.exp(-r)
     return linear_gaussian(y, torch.eye(len(x), dtype=y.dtype), torch.linalg.inv(K), noise_scale)

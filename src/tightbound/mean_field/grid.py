@@ -40,7 +40,8 @@ class PiecewiseLinear(Distribution):
         density: (d, n), not negative; it is divided by its integral.
 
     Raises:
-        ValueError: for shapes that differ, nodes that do not increase, or a density that is negative, or zero all over.
+        ValueError: for shapes that differ, nodes that do not increase, or a density that is negative, or zero
+            all over.
     """
 
     arg_constraints: dict = {}
@@ -49,7 +50,8 @@ class PiecewiseLinear(Distribution):
 
     def __init__(self, nodes: Tensor, density: Tensor):
         if nodes.ndim != 2 or nodes.shape != density.shape or nodes.shape[1] < 2:
-            raise ValueError(f"nodes and density must both be (d, n) with n > 1, got {tuple(nodes.shape)} and {tuple(density.shape)}")
+            raise ValueError("nodes and density must both be (d, n) with n > 1, "
+                             f"got {tuple(nodes.shape)} and {tuple(density.shape)}")
         if not bool((nodes.diff() > 0).all()):
             raise ValueError("the nodes of every axis must increase")
         if not bool((density >= 0).all()) or not bool((density.sum(1) > 0).all()):
@@ -71,19 +73,23 @@ class PiecewiseLinear(Distribution):
     variance = property(lambda self: self._moment(2) - self._moment(1) ** 2)
 
     def rsample_and_log_prob(self, sample_shape=(), *, generator: torch.Generator | None = None):
-        """Samples ``sample_shape + (d,)`` by the inverse of the distribution function, and their log density in nats.
+        """Samples ``sample_shape + (d,)`` by the inverse of the distribution function, and their log density
+        in nats.
 
-        In the cell of a level u, of width h and heights f0 and f1, the mass r above its left end is reached at::
+        In the cell of a level u, of width h and heights f0 and f1, the mass r above its left end is reached
+        at::
 
             f0 t + (f1 - f0) t^2 / (2h) = r,      t = 2r / (f0 + sqrt(f0^2 + 2 r (f1 - f0) / h))
         """
         shape, d = torch.Size(sample_shape), len(self.nodes)
-        u = torch.rand((d, shape.numel()), generator=generator, dtype=self.nodes.dtype, device=self.nodes.device)
+        u = torch.rand((d, shape.numel()), generator=generator, dtype=self.nodes.dtype,
+                       device=self.nodes.device)
         cell = (torch.searchsorted(self._below, u, right=True) - 1).clamp(0, self.nodes.shape[1] - 2)
         left, right = self.nodes.gather(1, cell), self.nodes.gather(1, cell + 1)
         f0, f1 = self.density.gather(1, cell), self.density.gather(1, cell + 1)
         r, slope = u - self._below.gather(1, cell), (f1 - f0) / (right - left)
-        t = 2 * r / (f0 + torch.sqrt((f0**2 + 2 * r * slope).clamp(min=0))).clamp(min=torch.finfo(r.dtype).tiny)
+        root = torch.sqrt((f0**2 + 2 * r * slope).clamp(min=0))
+        t = 2 * r / (f0 + root).clamp(min=torch.finfo(r.dtype).tiny)
         t = torch.minimum(t, right - left)
         log_q = torch.log(f0 + slope * t).sum(0)
         return (left + t).T.reshape(*shape, d), log_q.reshape(shape)
@@ -101,7 +107,8 @@ class PiecewiseLinear(Distribution):
         return torch.log(f.clamp(min=0)).sum(0).reshape(z.shape[:-1])
 
 
-def approximate(problem: Problem, *, num_points: int | None = None, box: tuple[tuple[float, float], ...] | None = None,
+def approximate(problem: Problem, *, num_points: int | None = None,
+                box: tuple[tuple[float, float], ...] | None = None,
                 num_starts: int = 8, num_sweeps: int = 500, tolerance: float = 1e-10,
                 seed: int | torch.Generator = 0) -> Approximation:
     """Coordinate ascent over free-form factors, for any log joint in up to three dimensions::
@@ -109,56 +116,68 @@ def approximate(problem: Problem, *, num_points: int | None = None, box: tuple[t
         q_i(z_i) ∝ exp E_{q_-i}[log p(x, z)]
         ELBO     = E_q[log p(x, z)] + sum_i H[q_i]
 
-    The integrals are trapezoidal sums over a grid, which converge fast for smooth densities that die out in the box. Every
-    start is a point: its first factor is the log joint along a line through it. In one dimension q is the posterior. (Between
-    nodes h apart q is linear, which adds h^2/6 to its variance.)
+    The integrals are trapezoidal sums over a grid, which converge fast for smooth densities that die out in
+    the box. Every start is a point: its first factor is the log joint along a line through it. In one
+    dimension q is the posterior. (Between nodes h apart q is linear, which adds h^2/6 to its variance.)
 
     Args:
         problem: the question.
         num_points: grid points an axis; 1001, 201 and 41 in one, two and three dimensions if left out.
         box: ((low, high), ...) of the grid; if left out, found, and then tightened around the factors.
-        num_starts: the highest point of the grid, and random ones within 20 nats of it; the best bound is kept.
+        num_starts: the highest point of the grid, and random ones within 20 nats of it; the best bound is
+            kept.
         num_sweeps: sweeps over all factors, at most.
         tolerance: stop when no start's bound rises by more, in nats.
         seed: of the random starts.
 
     Returns:
-        An `Approximation` whose q is a `PiecewiseLinear`, with a log evidence of kind "lower bound". `history` is the bound
-        after every sweep; in `diagnostics`: `nodes` and `factors` (d, n), and the `bounds` of all starts.
+        An `Approximation` whose q is a `PiecewiseLinear`, with a log evidence of kind "lower bound".
+        `history` is the bound after every sweep; in `diagnostics`: `nodes` and `factors` (d, n), and the
+        `bounds` of all starts.
 
     Raises:
         TooManyDimensions: above three dimensions.
-        GridTooCoarse: when the bound is off by more than 0.01 nats on every other point of the grid: the density is too thin or
-            too wide for it. Both are a `MeanFieldError`.
+        GridTooCoarse: when the bound is off by more than 0.01 nats on every other point of the grid: the
+            density is too thin or too wide for it. Both are a `MeanFieldError`.
         ValueError: for too few points, starts or sweeps, or a box that does not fit the problem.
 
     Source: Ormerod & Wand (2010), section 2.2.
     """
     if problem.dim > 3:
-        raise TooManyDimensions(f"{problem.name!r} has {problem.dim} latents, and a grid of 41 points a side would have 41^{problem.dim}: "
-                                "free-form factors on a grid serve up to three. Give the factors a form (Gaussian ones: "
+        raise TooManyDimensions(f"{problem.name!r} has {problem.dim} latents, and a grid of 41 points a side would "
+                                f"have 41^{problem.dim}: "
+                                "free-form factors on a grid serve up to three. "
+                                "Give the factors a form (Gaussian ones: "
                                 "stochastic variational inference), or integrate latents out first")
     num_points = POINTS[problem.dim - 1] if num_points is None else num_points
     if num_points < 3 or num_starts < 1 or num_sweeps < 1:
-        raise ValueError(f"num_points must be at least 3, num_starts and num_sweeps 1, got {num_points}, {num_starts} and {num_sweeps}")
+        raise ValueError("num_points must be at least 3, num_starts and num_sweeps 1, "
+                         f"got {num_points}, {num_starts} and {num_sweeps}")
     began, spent = time.perf_counter(), problem.evaluations
-    limits = torch.tensor(box or problem.box or find_box(problem, (401, 101, 21)[problem.dim - 1]), dtype=problem.dtype)
+    limits = torch.tensor(box or problem.box or find_box(problem, (401, 101, 21)[problem.dim - 1]),
+                          dtype=problem.dtype)
     if limits.shape != (problem.dim, 2) or not bool((limits[:, 0] < limits[:, 1]).all()):
-        raise ValueError(f"the box for {problem.name!r} must hold {problem.dim} pairs (low, high) with low < high, got {box}")
+        raise ValueError(f"the box for {problem.name!r} must hold {problem.dim} pairs (low, high) "
+                         f"with low < high, got {box}")
     if box is None:
         limits = _tightened(problem, limits, num_points // 4 * 2 + 1, num_starts, seed)
-    nodes, log_joint, factors, histories = _ascend(problem, limits, num_points, num_starts, num_sweeps, tolerance, seed)
+    nodes, log_joint, factors, histories = _ascend(problem, limits, num_points, num_starts, num_sweeps,
+                                                   tolerance, seed)
     best = int(histories[-1].argmax())
     _require_fine(problem, nodes, log_joint, factors[:, best], float(histories[-1, best]))
     return Approximation("mean field", PiecewiseLinear(nodes, factors[:, best]),
-                         Estimate(histories[-1, best], "lower bound", source="coordinate ascent"), histories[:, best],
+                         Estimate(histories[-1, best], "lower bound", source="coordinate ascent"),
+                         histories[:, best],
                          problem.evaluations - spent, time.perf_counter() - began,
                          {"nodes": nodes, "factors": factors[:, best], "bounds": histories[-1]})
 
 
-def _ascend(problem: Problem, limits: Tensor, num_points: int, num_starts: int, num_sweeps: int, tolerance: float, seed):
-    """Nodes (d, n), the log joint there, the factors' densities (d, starts, n), and the bound after each sweep (sweeps, starts)."""
-    nodes = torch.stack([torch.linspace(float(low), float(high), num_points, dtype=problem.dtype) for low, high in limits])
+def _ascend(problem: Problem, limits: Tensor, num_points: int, num_starts: int, num_sweeps: int,
+            tolerance: float, seed):
+    """Nodes (d, n), the log joint there, the factors' densities (d, starts, n), and the bound after each
+    sweep (sweeps, starts)."""
+    nodes = torch.stack([torch.linspace(float(low), float(high), num_points, dtype=problem.dtype)
+                         for low, high in limits])
     log_joint, weights = _on_grid(problem, nodes), _trapezoidal(nodes)
     d, places = problem.dim, _starts(log_joint, num_starts, seed)
     # (starts, ...): one axis of the grid for each factor; a point to start from is a factor of one node.
@@ -167,7 +186,7 @@ def _ascend(problem: Problem, limits: Tensor, num_points: int, num_starts: int, 
     for _ in range(num_sweeps):
         entropy = torch.zeros(len(places), dtype=problem.dtype)
         for i in range(d):
-            expected = _expected(log_joint, mass, i)                       # E_{q_-i}[log p(x, z)], (starts, n)
+            expected = _expected(log_joint, mass, i)      # E_{q_-i}[log p(x, z)], (starts, n)
             log_q = expected - torch.logsumexp(expected + weights[i].log(), 1, keepdim=True)
             mass[i] = torch.exp(log_q) * weights[i]
             entropy -= torch.special.xlogy(mass[i], mass[i] / weights[i]).sum(1)
@@ -193,19 +212,24 @@ def _require_fine(problem: Problem, nodes: Tensor, log_joint: Tensor, factors: T
     entropy = -torch.special.xlogy(mass, mass / _trapezoidal(nodes[:, ::2])).sum()
     coarse = (_expected(log_joint[every_other], list(mass.unsqueeze(1)), 0)[0] * mass[0]).sum() + entropy
     if not abs(float(coarse) - bound) < 0.01:
-        raise GridTooCoarse(f"on a grid of {nodes.shape[1]} points an axis the bound of {problem.name!r} is {bound:.4f} nats, on every "
-                            f"other of them {float(coarse):.4f}: give more points (num_points), a tighter box, or other coordinates")
+        raise GridTooCoarse(f"on a grid of {nodes.shape[1]} points an axis the bound of {problem.name!r} is "
+                            f"{bound:.4f} nats, on every "
+                            f"other of them {float(coarse):.4f}: give more points (num_points), "
+                            "a tighter box, or other coordinates")
 
 
 def _on_grid(problem: Problem, nodes: Tensor) -> Tensor:
-    """The log joint on the grid, (n, ..., n), at least FLOOR nats below its highest value where it is -inf."""
+    """The log joint on the grid, (n, ..., n), at least FLOOR nats below its highest value where it is
+    -inf."""
     z = torch.stack(torch.meshgrid(*nodes, indexing="ij"), -1)
     with torch.no_grad():
-        parts = [problem.log_joint(part.to(problem.device)).cpu() for part in z.reshape(-1, problem.dim).split(BATCH)]
+        parts = [problem.log_joint(part.to(problem.device)).cpu()
+                 for part in z.reshape(-1, problem.dim).split(BATCH)]
     value = torch.cat(parts).reshape(z.shape[:-1])
     top = float(value.max())
     if top == -math.inf:
-        raise MeanFieldError(f"{problem.name!r} has no density on a grid in this box: give a box around its mass")
+        raise MeanFieldError(f"{problem.name!r} has no density on a grid in this box: "
+                             "give a box around its mass")
     return value.clamp(min=top - FLOOR)
 
 
@@ -229,12 +253,14 @@ def _expected(log_joint: Tensor, mass: list[Tensor], i: int) -> Tensor:
 
 
 def _tightened(problem: Problem, limits: Tensor, num_points: int, num_starts: int, seed) -> Tensor:
-    """The box that holds all but exp(-20) of the peak of every factor of the best starts, found on coarse grids."""
+    """The box that holds all but exp(-20) of the peak of every factor of the best starts, found on coarse
+    grids."""
     for _ in range(8):
         nodes, _, factors, history = _ascend(problem, limits, num_points, num_starts, 50, 1e-3, seed)
         good = factors[:, history[-1] > history[-1].max() - 3]
         alive = (good > math.exp(-20) * good.amax(2, keepdim=True)).any(1)
-        ends = [(max(int(on.nonzero()[0]) - 1, 0), min(int(on.nonzero()[-1]) + 1, num_points - 1)) for on in alive]
+        ends = [(max(int(on.nonzero()[0]) - 1, 0),
+                 min(int(on.nonzero()[-1]) + 1, num_points - 1)) for on in alive]
         tighter = torch.stack([torch.stack([row[low], row[high]]) for row, (low, high) in zip(nodes, ends)])
         shrunk, limits = bool((tighter.diff() < 0.8 * limits.diff()).any()), tighter
         if not shrunk:

@@ -1,4 +1,5 @@
-"""Mean field where it was born: Ising's spins. Each spin feels its neighbours' average, and not what they do."""
+"""Mean field where it was born: Ising's spins. Each spin feels its neighbours' average, and not what they
+do."""
 
 from __future__ import annotations
 
@@ -29,13 +30,16 @@ class Spins:
     history: Tensor
 
 
-def naive(model: Ising, *, start: float | Tensor = 0.5, num_sweeps: int = 2_000, tolerance: float = 1e-13) -> Spins:
-    """Naive mean field: every spin independent, q(s) = prod_i q_i(s_i) with E[s_i] = m_i, by coordinate ascent::
+def naive(model: Ising, *, start: float | Tensor = 0.5, num_sweeps: int = 2_000,
+          tolerance: float = 1e-13) -> Spins:
+    """Naive mean field: every spin independent, q(s) = prod_i q_i(s_i) with E[s_i] = m_i, by coordinate
+    ascent::
 
         m_i  = tanh(beta J sum_{j next to i} m_j)
         ELBO = beta J sum_<ij> m_i m_j + sum_i H[q_i],      H = -(1+m)/2 log (1+m)/2 - (1-m)/2 log (1-m)/2
 
-    On an even torus the black sites of the checkerboard have white neighbours only, so that each colour is one step.
+    On an even torus the black sites of the checkerboard have white neighbours only, so that each colour is
+    one step.
 
     Args:
         start: the m_i to begin with, a number or (size, size).
@@ -58,7 +62,8 @@ def naive(model: Ising, *, start: float | Tensor = 0.5, num_sweeps: int = 2_000,
         if bool((m - before).abs().max() <= tolerance):
             break
     pairs = 0.5 * (m * (m.roll(-1, 0) + m.roll(-1, 1))).mean()
-    return Spins(m, float(pairs), Estimate(history[-1], "lower bound", source="naive mean field"), torch.stack(history))
+    return Spins(m, float(pairs), Estimate(history[-1], "lower bound", source="naive mean field"),
+                 torch.stack(history))
 
 
 def _elbo(m: Tensor, K: float) -> Tensor:
@@ -69,7 +74,8 @@ def _elbo(m: Tensor, K: float) -> Tensor:
 
 def bethe(model: Ising, *, start: float | Tensor = 0.5, num_sweeps: int = 5_000, damping: float = 0.3,
           tolerance: float = 1e-12) -> Spins:
-    """Bethe's approximation by belief propagation: neighbours agree on their pair, and the lattice is taken for a tree::
+    """Bethe's approximation by belief propagation: neighbours agree on their pair, and the lattice is taken
+    for a tree::
 
         u_{j->i} = atanh(tanh(beta J) tanh h_{j\\i}),      h_{j\\i} = sum_{k next to j, not i} u_{k->j}
         log Z    = sum_i log Z_i - sum_<ij> log Z_ij
@@ -100,13 +106,16 @@ def bethe(model: Ising, *, start: float | Tensor = 0.5, num_sweeps: int = 5_000,
         if bool(change <= tolerance):
             break
     else:
-        raise RuntimeError(f"the messages still move by {float(change):.1e} after {num_sweeps} sweeps: damp them more, or start elsewhere")
+        raise RuntimeError(f"the messages still move by {float(change):.1e} after {num_sweeps} sweeps: "
+                           "damp them more, or start elsewhere")
     pair = (math.tanh(K) + _tanh_product(u)) / (1 + math.tanh(K) * _tanh_product(u))
     kind = "lower bound" if K >= 0 else "approximation"
-    return Spins(torch.tanh(u.sum(0)), float(pair.mean()), Estimate(history[-1], kind, source="Bethe"), torch.stack(history))
+    return Spins(torch.tanh(u.sum(0)), float(pair.mean()), Estimate(history[-1], kind, source="Bethe"),
+                 torch.stack(history))
 
 
-SHIFTS = ((1, 0), (-1, 0), (1, 1), (-1, 1))  # (places, axis) by which each of the four neighbours is brought to a site
+SHIFTS = ((1, 0), (-1, 0), (1, 1),
+          (-1, 1))  # (places, axis) by which each of the four neighbours is brought to a site
 BACK = (1, 0, 3, 2)                          # the direction in which that neighbour sees the site
 
 
@@ -134,13 +143,15 @@ def _log_bethe(u: Tensor, K: float) -> Tensor:
 
 
 def exact_spins(model: Ising) -> tuple[float, float]:
-    """E|mean of all spins| and E[s_i s_j] of neighbours, by enumeration of all states of a lattice up to 4 x 4.
+    """E|mean of all spins| and E[s_i s_j] of neighbours, by enumeration of all states of a lattice up to 4 x
+    4.
 
     Raises:
         ValueError: for a larger lattice.
     """
     if model.num_sites > 16:
-        raise ValueError(f"2^{model.num_sites} states are too many to enumerate: give a lattice of size 4 or less")
+        raise ValueError(f"2^{model.num_sites} states are too many to enumerate: "
+                         "give a lattice of size 4 or less")
     codes = torch.arange(2**model.num_sites).unsqueeze(-1) >> torch.arange(model.num_sites) & 1
     weight = torch.softmax(model.log_joint(codes), 0)
     spins = (2.0 * codes.double() - 1).unflatten(-1, (model.size, model.size))
@@ -152,7 +163,8 @@ def onsager(beta: float) -> tuple[float, float]:
     """The infinite lattice, J = 1: its magnetisation, and log Z a site in nats::
 
         m = (1 - sinh(2 beta)^-4)^(1/8)  above beta_c = log(1 + sqrt 2)/2 = 0.4407,  0 below
-        log Z / N = log(2 cosh 2 beta) + 1/pi ∫_0^{pi/2} log((1 + sqrt(1 - k^2 sin^2 t))/2) dt,   k = 2 sinh(2 beta)/cosh(2 beta)^2
+        log Z / N = log(2 cosh 2 beta) + 1/pi ∫_0^{pi/2} log((1 + sqrt(1 - k^2 sin^2 t))/2) dt
+        k = 2 sinh(2 beta)/cosh(2 beta)^2
 
     Source: Onsager (1944); Yang (1952).
     """

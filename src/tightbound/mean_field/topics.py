@@ -37,18 +37,20 @@ class Topics:
         return float(self.history[-1])
 
 
-def fit_topics(counts: Tensor, num_topics: int, *, concentration: float = 0.1, word_concentration: float = 0.05,
+def fit_topics(counts: Tensor, num_topics: int, *, concentration: float = 0.1,
+               word_concentration: float = 0.05,
                start: Tensor | None = None, num_iterations: int = 50, tolerance: float = 1e-5,
                seed: int | torch.Generator = 0) -> Topics:
     """Latent Dirichlet allocation by coordinate ascent, in batches of documents::
 
         topic_k ~ Dirichlet(eta),   shares_d ~ Dirichlet(alpha),   each word:  z ~ shares_d,  w ~ topic_z
         q(z = k | word v of d) ∝ T_dk B_kv,    T_dk = exp E[log shares_dk],  B_kv = exp E[log topic_kv]
-        gamma_dk  = alpha + T_dk sum_v C_dv B_kv / (T B)_dv               (local: of a document, repeated until it settles)
-        lambda_kv = eta + B_kv sum_d C_dv T_dk / (T B)_dv                 (global: of a topic, once every document is done)
+        gamma_dk  = alpha + T_dk sum_v C_dv B_kv / (T B)_dv     (local: repeated until it settles)
+        lambda_kv = eta + B_kv sum_d C_dv T_dk / (T B)_dv     (global: once all documents are done)
 
-    The words' own q(z) is never stored: it goes into the two sums at once. Every local loop starts from equal shares. (To start
-    it where the last iteration ended saves half of the time, and gets stuck half a nat a word lower.)
+    The words' own q(z) is never stored: it goes into the two sums at once. Every local loop starts from equal
+    shares. (To start it where the last iteration ended saves half of the time, and gets stuck half a nat a
+    word lower.)
 
     Args:
         counts: C, how often word v stands in document d, (D, V).
@@ -60,17 +62,19 @@ def fit_topics(counts: Tensor, num_topics: int, *, concentration: float = 0.1, w
         seed: of the random start.
 
     Raises:
-        ValueError: for counts that are negative, not finite, or of another shape, documents without words, or a start that
-            does not fit.
+        ValueError: for counts that are negative, not finite, or of another shape, documents without words, or
+            a start that does not fit.
 
     Source: Blei, Ng & Jordan (2003); Hoffman, Blei & Bach (2010).
     """
     C, K = torch.as_tensor(counts, dtype=torch.float64), count("num_topics", num_topics, least=1)
-    if C.ndim != 2 or not bool(torch.isfinite(C).all()) or not bool((C >= 0).all()) or not bool((C.sum(1) > 0).all()):
-        raise ValueError(f"counts must be (documents, words), finite, not negative, and every document must have a word, got shape {tuple(C.shape)}")
+    if C.ndim != 2 or not bool((torch.isfinite(C) & (C >= 0)).all()) or not bool((C.sum(1) > 0).all()):
+        raise ValueError("counts must be (documents, words), finite, not negative, and every document must have "
+                         f"a word, got shape {tuple(C.shape)}")
     alpha, eta = positive("concentration", concentration), positive("word_concentration", word_concentration)
     if start is None:
-        start = 1 + C[torch.randperm(len(C), generator=generator(seed)).repeat(K)[:K]]  # of near-equal topics none gets ahead
+        order = torch.randperm(len(C), generator=generator(seed))
+        start = 1 + C[order.repeat(K)[:K]]  # topics begin far apart: of near-equal ones none gets ahead
     if start.shape != (K, C.shape[1]) or not bool((start > 0).all()):
         raise ValueError(f"start must be ({K}, {C.shape[1]}) and above zero, got shape {tuple(start.shape)}")
     words, history, num_words = start.to(C.dtype), [], float(C.sum())
@@ -85,14 +89,16 @@ def fit_topics(counts: Tensor, num_topics: int, *, concentration: float = 0.1, w
     return Topics(words, shares, torch.stack(history), num_words)
 
 
-def topic_bound(counts: Tensor, words: Tensor, *, concentration: float = 0.1, word_concentration: float = 0.05) -> float:
+def topic_bound(counts: Tensor, words: Tensor, *, concentration: float = 0.1,
+                word_concentration: float = 0.05) -> float:
     """The bound in nats that q(topics), (K, V), reaches on these counts, each document at its best shares."""
     local = _documents(counts, _exp_expected_log(words), concentration)[2]
     return float(local - _dirichlet_kl(words, word_concentration).sum())
 
 
 def document_bounds(counts: Tensor, topics: Tensor, *, concentration: float = 0.1) -> Tensor:
-    """The bound on log p(words of d | topics) in nats, (D,), of documents (D, V) under known topics (K, V), rows that sum to one."""
+    """The bound on log p(words of d | topics) in nats, (D,), of documents (D, V) under known topics (K, V),
+    rows that sum to one."""
     gamma = _shares(counts, topics, concentration)
     P = _exp_expected_log(gamma) @ topics
     return torch.special.xlogy(counts, P).sum(1) - _dirichlet_kl(gamma, concentration)
@@ -108,7 +114,8 @@ def _dirichlet_kl(parameters: Tensor, prior: float) -> Tensor:
     total, size = parameters.sum(-1), parameters.shape[-1]
     prior = torch.tensor(prior, dtype=parameters.dtype)
     expected = torch.digamma(parameters) - torch.digamma(total).unsqueeze(-1)
-    kl = (torch.lgamma(total) - torch.lgamma(parameters).sum(-1) - torch.lgamma(size * prior) + size * torch.lgamma(prior)
+    kl = (torch.lgamma(total) - torch.lgamma(parameters).sum(-1)
+          - torch.lgamma(size * prior) + size * torch.lgamma(prior)
           + ((parameters - prior) * expected).sum(-1))
     return kl
 
@@ -127,7 +134,8 @@ def _documents(C: Tensor, B: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tens
 
 
 def _shares(C: Tensor, B: Tensor, alpha: float) -> Tensor:
-    """gamma (D, K) of a batch of documents, each iterated from equal shares until it settles; who has settled drops out."""
+    """gamma (D, K) of a batch of documents, each iterated from equal shares until it settles; who has settled
+    drops out."""
     K = len(B)
     gamma = (alpha + C.sum(1, keepdim=True) / K).repeat(1, K)
     active, now = torch.arange(len(C)), gamma
