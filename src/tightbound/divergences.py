@@ -44,6 +44,7 @@ from tightbound.problems.arguments import count, one_of, positive, real
 
 WORDS = {"reverse KL": 1.0, "forward KL": 0.0}
 LOGISTIC_NODES = 257
+EXPLOITED = 1.0  # nats by which the nodes may flatter a fit
 
 
 class FitError(RuntimeError):
@@ -236,7 +237,7 @@ def approximate(problem: Problem, *, family: str | nn.Module = "full", divergenc
     """The member of a family that is nearest to the posterior, by a divergence of your choice.
 
     The fit is deterministic. For alpha >= 1/2 the criterion is an average over q, done with noise that stays put: the nodes of
-    `normal_nodes`, pushed through q. For alpha < 1/2 it is an average over the posterior, done with `posterior_points`. Both are
+    `normal_nodes`, pushed through q (for alpha other than 1 a fit by reverse KL comes first). For alpha < 1/2 it is an average over the posterior, done with `posterior_points`. Both are
     minimised by L-BFGS. The result is then judged on fresh samples of q.
 
     Args:
@@ -247,7 +248,7 @@ def approximate(problem: Problem, *, family: str | nn.Module = "full", divergenc
         starts: where to start from, (m, d), in place of random points.
         num_nodes: how many nodes.
         num_samples: fresh samples behind the log evidence and k-hat.
-        seed: of the starts, and of the samples.
+        seed: of the starts, of the samples, and of the draws behind `posterior_points`.
 
     Returns:
         An `Approximation` whose log evidence is `renyi_bound` on the fresh samples: for alpha > 0 a "lower bound"; for alpha = 0
@@ -257,7 +258,8 @@ def approximate(problem: Problem, *, family: str | nn.Module = "full", divergenc
 
     Raises:
         ValueError: for an unknown word, numbers out of range, or starts of another shape.
-        FitError: when the criterion is finite at none of the starts (with reverse KL: the density has an edge).
+        FitError: when the criterion is finite at none of the starts (with reverse KL: the density has an edge), or when fresh
+            samples judge q worse by more than a nat than the nodes did.
     """
     began, spent = time.perf_counter(), problem.evaluations
     alpha = _alpha(divergence)
@@ -267,8 +269,13 @@ def approximate(problem: Problem, *, family: str | nn.Module = "full", divergenc
     if alpha >= 0.5:
         objective = _average_over_q(problem, alpha, num_nodes)
     else:
-        objective = _average_over_p(problem, alpha, num_nodes)
-    fits = [_minimise(family, objective, max_iterations) for family in _starts(problem, family, starts, num_starts, seed)]
+        objective = _average_over_p(problem, alpha, num_nodes, seed)
+    members = _starts(problem, family, starts, num_starts, seed)
+    if alpha >= 0.5 and alpha != 1:  # far from the posterior one node outweighs all others: come near by the reverse KL first
+        near = _average_over_q(problem, 1.0, num_nodes)
+        nearer = [_minimise(copy.deepcopy(member), near, max_iterations)[0] for member in members]
+        members = nearer + (members if problem.dim <= 2 else [])
+    fits = [_minimise(member, objective, max_iterations) for member in members]
     fits = sorted((fit for fit in fits if math.isfinite(fit[1][-1])), key=lambda fit: fit[1][-1])
     if not fits:
         raise FitError(f"the criterion is not finite for any start on {problem.name!r}: where the density has an edge, a q that "
@@ -280,6 +287,10 @@ def approximate(problem: Problem, *, family: str | nn.Module = "full", divergenc
         z, log_q = q.rsample_and_log_prob((num_samples,), generator=stream)
         log_weights = problem.log_joint(z) - log_q
     estimate = Estimate(renyi_bound(log_weights, alpha), _kind(alpha), _standard_error(log_weights, alpha))
+    if alpha >= 0.5 and -alpha * history[-1] - float(estimate) > EXPLOITED:
+        raise FitError(f"on its {'nodes' if hasattr(q, 'push') else 'samples'} q seems better by {-alpha * history[-1] - float(estimate):.1f} nats than on fresh "
+                       f"samples: the search has exploited gaps between them. Give more nodes (num_nodes), a simpler family, or "
+                       "reverse KL, whose average depends least on single nodes")
     return Approximation(f"{_name(family)}, {_words(alpha)}", q, estimate, -torch.tensor(history, dtype=torch.float64),
                          problem.evaluations - spent, time.perf_counter() - began,
                          {"alpha": alpha, "family": member, "objectives": [fit[1][-1] for fit in fits],
@@ -332,9 +343,9 @@ def _average_over_q(problem: Problem, alpha: float, num_nodes: int | None) -> Ca
     return lambda q: objective(q) if hasattr(q, "push") else with_common_numbers(q)
 
 
-def _average_over_p(problem: Problem, alpha: float, num_nodes: int | None) -> Callable[[Distribution], Tensor]:
+def _average_over_p(problem: Problem, alpha: float, num_nodes: int | None, seed) -> Callable[[Distribution], Tensor]:
     """C_alpha by points that stand for the posterior."""
-    z, log_p, log_share = posterior_points(problem, num_points=num_nodes)
+    z, log_p, log_share = posterior_points(problem, num_points=num_nodes, seed=seed)
 
     def objective(q: Distribution) -> Tensor:
         log_ratio = q.log_prob(z) - log_p
@@ -387,7 +398,7 @@ def normal_nodes(dim: int, num_nodes: int | None = None) -> tuple[Tensor, Tensor
     """
     count("dim", dim, least=1)
     if dim <= 3:
-        side = (64, 24, 12)[dim - 1] if num_nodes is None else max(2, round(count("num_nodes", num_nodes, least=2) ** (1 / dim)))
+        side = (64, 40, 12)[dim - 1] if num_nodes is None else max(2, round(count("num_nodes", num_nodes, least=2) ** (1 / dim)))
         x, w = np.polynomial.hermite_e.hermegauss(side)
         eps = np.stack(np.meshgrid(*[x] * dim, indexing="ij"), -1).reshape(-1, dim)
         log_w = sum(np.meshgrid(*[np.log(w / w.sum())] * dim, indexing="ij")).reshape(-1)
@@ -400,7 +411,8 @@ def normal_nodes(dim: int, num_nodes: int | None = None) -> tuple[Tensor, Tensor
     return eps.contiguous(), torch.full((len(eps),), -math.log(len(eps)), dtype=eps.dtype)
 
 
-def posterior_points(problem: Problem, *, num_points: int | None = None, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def posterior_points(problem: Problem, *, num_points: int | None = None,
+                     seed: int | torch.Generator = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Points that stand for the posterior: z (M, d), its log density there (M,), and normalised log weights (M,), in nats.
 
     In one and two dimensions they are a grid, refined until the evidence settles. Beyond, `num_points` draws (50,000 if left out)
@@ -477,8 +489,8 @@ def tilted_moments(mean: Tensor, variance: Tensor, link: str = "logistic") -> tu
     return log_z, centre, (share * (a - centre.unsqueeze(-1)).square()).sum(-1)
 
 
-def expectation_propagation(X: Tensor, y: Tensor, prior_scale: float = 2.5, *, link: str = "logistic", damping: float = 0.8,
-                            tolerance: float = 1e-8, max_sweeps: int = 200) -> Approximation:
+def expectation_propagation(X: Tensor, y: Tensor, prior_scale: float = 2.5, *, link: str = "logistic", damping: float = 0.5,
+                            tolerance: float = 1e-8, max_sweeps: int = 1000) -> Approximation:
     """Expectation propagation for a classifier with a normal prior: p(y_n = 1 | x_n, w) = f(w'x_n), w ~ N(0, prior_scale^2 I).
 
     Each likelihood factor is replaced by a normal one, its *site*. In turn every site is taken out of q (what is left is the
