@@ -10,6 +10,17 @@ from torch.distributions import (Distribution, Independent, LowRankMultivariateN
                                  constraints)
 
 
+def standard_normal(shape, *, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float64,
+                    device: str | torch.device = "cpu") -> Tensor:
+    """Noise eps ~ N(0, 1) of any shape. In double precision on a CPU by inversion, eps = sqrt(2) erf^-1(2u - 1) with u
+    uniform on (0, 1), which takes a third of the time of `torch.randn`."""
+    options = {"generator": generator, "dtype": dtype, "device": device}
+    if dtype != torch.float64 or torch.device(device).type != "cpu":
+        return torch.randn(shape, **options)
+    u = torch.rand(shape, **options)  # on [0, 1), in steps of 2^-53: half a step more, and 0 is as far away as 1
+    return math.sqrt(2) * torch.erfinv(2 * u - (1 - 2**-53))
+
+
 class Gaussian(MultivariateNormal):
     """The multivariate normal N(mean, Sigma), given its covariance or its precision (see `MultivariateNormal`).
 
@@ -28,9 +39,9 @@ class Gaussian(MultivariateNormal):
 
     def push(self, eps: Tensor) -> tuple[Tensor, Tensor]:
         """z = mean + L eps and log q(z), for standard normal noise eps (..., d) of the caller's choice."""
-        z = self.loc + (self.scale_tril @ eps.unsqueeze(-1)).squeeze(-1)
-        log_det = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return z, _log_standard_normal(eps) - log_det
+        L = self.scale_tril
+        offset = eps @ L.mT if L.ndim == 2 else (L @ eps.unsqueeze(-1)).squeeze(-1)
+        return self.loc + offset, _log_standard_normal(eps) - L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     noise_dim = property(lambda self: self.event_shape[0])
 
@@ -158,11 +169,12 @@ class MixtureOfGaussians(Distribution):
 
 def _noise(q: Distribution, sample_shape, generator: torch.Generator | None) -> Tensor:
     shape = torch.Size(sample_shape) + q.batch_shape + (q.noise_dim,)
-    return torch.randn(shape, generator=generator, dtype=q.mean.dtype, device=q.mean.device)
+    return standard_normal(shape, generator=generator, dtype=q.mean.dtype, device=q.mean.device)
 
 
 def _log_standard_normal(eps: Tensor) -> Tensor:
-    return -0.5 * eps.square().sum(-1) - 0.5 * eps.shape[-1] * math.log(2 * math.pi)
+    half = eps.new_full(eps.shape[-1:], 0.5)  # a product with it is faster than a sum over few columns
+    return -(eps.square() @ half) - 0.5 * eps.shape[-1] * math.log(2 * math.pi)
 
 
 class StudentT(Distribution):
@@ -171,7 +183,7 @@ class StudentT(Distribution):
         z = mean + L eps sqrt(df / chi2),      eps ~ N(0, I),  chi2 ~ chi-squared(df)
         log q(z) = log Γ((df + d)/2) - log Γ(df/2) - d/2 log(df π) - log det L - (df + d)/2 log(1 + |L^-1 (z - mean)|^2 / df)
 
-    Its tails fall like |z|^-(df + d): heavier than any Gaussian's, so that as a proposal it rarely misses one.
+    Its tails fall like a power, ``|z|^-(df + d)``: heavier than any Gaussian's, so that as a proposal it rarely misses one.
 
     Args:
         df: degrees of freedom, a whole number (chi-squared is drawn as a sum of df squares).
@@ -204,10 +216,11 @@ class StudentT(Distribution):
     def rsample_and_log_prob(self, sample_shape=(), *, generator: torch.Generator | None = None):
         """Samples of shape ``sample_shape + (d,)`` and their log density in nats, in one pass."""
         shape, options = torch.Size(sample_shape), {"dtype": self.loc.dtype, "device": self.loc.device}
-        eps = torch.randn(shape + self.loc.shape, generator=generator, **options)
-        chi2 = torch.randn((*shape, self.df), generator=generator, **options).square().sum(-1)
-        stretched = eps * torch.sqrt(self.df / chi2).unsqueeze(-1)
-        return self.loc + stretched @ self.scale_tril.T, self._log_prob(stretched.square().sum(-1))
+        eps = standard_normal(shape + self.loc.shape, generator=generator, **options)
+        chi = torch.linalg.vector_norm(standard_normal((*shape, self.df), generator=generator, **options), dim=-1)
+        stretched = eps * (math.sqrt(self.df) / chi).unsqueeze(-1)
+        log_q = self._log_prob(torch.linalg.vector_norm(stretched, dim=-1).square())
+        return self.loc + stretched @ self.scale_tril.mT, log_q
 
     def rsample(self, sample_shape=()):
         return self.rsample_and_log_prob(sample_shape)[0]

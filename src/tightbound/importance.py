@@ -31,8 +31,9 @@ from tightbound.estimate import Estimate
 from tightbound.problem import Problem
 from tightbound.problems.discrete import GaussianMixture
 
-BATCH = 2**15    # samples at once: large enough to be fast, small enough to stay in the processor's cache
-KEPT = 10_000    # draws from the posterior that are kept
+BATCH = 2**16    # samples at once
+PART = 2**13     # points at once in the log joint, whose intermediate results then stay in the processor's cache
+KEPT = 4_000     # draws from the posterior that are kept
 
 
 class ImportanceError(RuntimeError):
@@ -50,14 +51,14 @@ def approximate(problem: Problem, *, proposal: Distribution | None = None, num_s
         problem: the question.
         proposal: q, a distribution over z in R^d with a density. Left out, it is a Student t of 5 degrees of
             freedom with the mean and the scale of Laplace's Gaussian, whose tails are heavier than the Gaussian's.
-        num_samples: S, at least 5.
+        num_samples: S, at least 25.
         of: a function f: (..., d) -> (..., k) whose posterior mean is wanted; z itself if left out.
         batch: samples at once.
         seed: of the samples.
 
     Returns:
         An `Approximation`. Its log evidence is a "consistent estimate" with the standard error
-        ``sqrt(1/ESS - 1/S)`` (delta method); q holds up to 10,000 draws from the posterior by
+        ``sqrt(1/ESS - 1/S)`` (delta method); q holds up to 4,000 draws from the posterior by
         sampling-importance-resampling; `history` is the estimate after each batch. In `diagnostics`: `ess`,
         `k_hat`, and the posterior mean `expectation` (k,) of f with its `standard_error` (k,).
 
@@ -66,8 +67,8 @@ def approximate(problem: Problem, *, proposal: Distribution | None = None, num_s
         ImportanceError: when no sample falls where the log joint is finite.
         LaplaceError: when no proposal is given and Laplace's method finds none.
     """
-    if num_samples < 5:
-        raise ValueError(f"num_samples must be at least 5, to say anything of an error, got {num_samples}")
+    if num_samples < 25:
+        raise ValueError(f"num_samples must be at least 25, for the weights to have a tail, got {num_samples}")
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
     start, before = time.perf_counter(), problem.evaluations
@@ -81,7 +82,8 @@ def approximate(problem: Problem, *, proposal: Distribution | None = None, num_s
                 raise ValueError(f"a proposal for {problem.name!r} makes samples of shape ({problem.dim},) with one log density "
                                  f"each, got samples {tuple(z.shape[1:])} and log densities {tuple(log_q.shape[1:])}: wrap "
                                  "independent coordinates in torch.distributions.Independent(..., 1)")
-            sums.add(problem.log_joint(z) - log_q, of(z), z, stream)
+            log_joint = torch.cat([problem.log_joint(part) for part in z.split(PART)])
+            sums.add(log_joint - log_q, of(z), z, stream)
             history.append(sums.log_evidence())
     if sums.top == -math.inf:
         raise ImportanceError(f"none of {num_samples} samples of the proposal falls where {problem.name!r} has density: "
@@ -116,26 +118,34 @@ class _Sums:
         self.kept, self.slots = None, min(KEPT, num_samples)
 
     def add(self, log_weights: Tensor, f: Tensor, z: Tensor, stream: torch.Generator) -> None:
+        self._keep_tail(log_weights)
         self.count += len(log_weights)
-        if self.tail is None or len(self.tail) < self.length:
-            new = log_weights
-        else:
-            new = log_weights[~(log_weights <= self.tail[-1])]  # keeps a NaN
-        largest = new if self.tail is None else torch.cat([self.tail, new])
-        self.tail = largest.topk(min(self.length, len(largest))).values
-        top = float(self.tail[0])
-        if math.isnan(top) or top == math.inf:
-            raise ValueError("a log weight is NaN or +inf: the proposal must have density wherever it samples, and the log joint be finite or -inf")
-        if top == -math.inf:
-            return
+        if self.tail[0] > -math.inf:
+            before = float(self.sums[0]) if self.sums else 0.0
+            weights, scale = self.add_weights(log_weights, f)
+            self._resample(z, weights, 1 - scale * before / float(self.sums[0]), stream)
+
+    def add_weights(self, log_weights: Tensor, f: Tensor) -> tuple[Tensor, float]:
+        top = float(self.tail[0])                  # the largest log weight so far
         weights = torch.exp(log_weights - top)
         squares = weights.square()
-        new = [weights.sum(), squares.sum(), weights @ f, squares @ f, squares @ f.square()]
-        if self.sums is not None:
-            scale = math.exp(self.top - top)
-            new = [fresh + scale ** power * old for fresh, old, power in zip(new, self.sums, (1, 2, 1, 2, 2))]
-        self._resample(z, weights, float(weights.sum() / new[0]), stream)
+        new = [weights.sum(), squares.sum(), *(torch.stack([weights, squares]) @ f), squares @ f.square()]
+        scale = math.exp(self.top - top)           # of what was added up before
+        if self.sums:
+            new = [fresh + scale**power * old for fresh, old, power in zip(new, self.sums, (1, 2, 1, 2, 2))]
         self.sums, self.top = new, top
+        return weights, scale
+
+    def _keep_tail(self, log_weights: Tensor) -> None:
+        """Keeps the largest log weights, in descending order."""
+        if self.tail is not None:
+            if len(self.tail) == self.length:
+                log_weights = log_weights[~(log_weights <= self.tail[-1])]  # keeps a NaN
+            log_weights = torch.cat([self.tail, log_weights])
+        self.tail = log_weights.topk(min(self.length, len(log_weights))).values
+        if not float(self.tail[0]) < math.inf:  # topk takes NaN for the largest of all
+            raise ValueError("a log weight is NaN or +inf: the proposal must have density wherever it samples, and the "
+                             "log joint be finite or -inf there")
 
     def _resample(self, z: Tensor, weights: Tensor, share: float, stream: torch.Generator) -> None:
         """Each slot takes one of the new z with the probability that their share of all weight so far gives them."""

@@ -106,19 +106,22 @@ def eight_schools(form: str = "plane", coordinate: str = "log tau", y: Sequence[
             return {"mu": mu, "tau": tau}
         return {"mu": mu, "tau": tau, "theta": mu.unsqueeze(-1) + tau.unsqueeze(-1) * z[..., 2:]}
 
+    # log N(mu; 0, 5^2) + log half-Cauchy(tau; 0, 5), but for their exponents
+    constant = -0.5 * LOG_2PI - math.log(5) + math.log(2 / (5 * math.pi))
+
     def log_joint(z: Tensor) -> Tensor:
         latents = constrain(z)
         mu, tau = latents["mu"], latents["tau"]
-        prior = (_log_normal(mu, torch.full_like(mu, 25.0))
-                 + math.log(2 / (5 * math.pi)) - torch.log1p((tau / 5) ** 2))
+        variance = tau.square()
+        prior = constant - mu.square() / 50 - torch.log1p(variance / 25)
         if logarithm:
             prior = prior + z[..., 1]  # the Jacobian dtau/dlog tau = tau
         if plane:
-            fit = _log_normal(effect - mu.unsqueeze(-1), sigma**2 + tau.unsqueeze(-1) ** 2).sum(-1)
+            fit = _sum_log_normal(effect - mu.unsqueeze(-1), sigma**2 + variance.unsqueeze(-1))
         else:
             eta = z[..., 2:]
-            fit = (_log_normal(effect - latents["theta"], sigma**2)
-                   + _log_normal(eta, torch.ones_like(eta))).sum(-1)
+            fit = (_sum_log_normal(effect - latents["theta"], sigma**2)
+                   + _sum_log_normal(eta, torch.ones_like(sigma)))
         return prior + fit if logarithm else torch.where(tau >= 0, prior + fit, -torch.inf)
 
     evidence = Estimate(_eight_schools_evidence(tuple(effects.tolist())), "exact",
@@ -129,9 +132,10 @@ def eight_schools(form: str = "plane", coordinate: str = "log tau", y: Sequence[
                    constrain=constrain, device=device)
 
 
-def _log_normal(deviation: Tensor, variance: Tensor) -> Tensor:
-    """log N(deviation; 0, variance), an element each."""
-    return -0.5 * (deviation**2 / variance + torch.log(variance) + LOG_2PI)
+def _sum_log_normal(deviation: Tensor, variance: Tensor) -> Tensor:
+    """sum_j log N(deviation_j; 0, variance_j): (..., J) -> (...)."""
+    half = deviation.new_full(deviation.shape[-1:], 0.5)  # a product takes a third of the time of a sum over few columns
+    return -((deviation.square() / variance) @ half) - torch.log(variance) @ half - 0.5 * len(half) * LOG_2PI
 
 
 @lru_cache(maxsize=1024)
