@@ -112,6 +112,9 @@ def kl(q: Distribution, p: Distribution) -> Tensor:
 def criterion(log_q: Tensor, log_p: Tensor, step: float, alpha: float) -> Tensor:
     """C_alpha(q, p) of two densities on a line, known on a grid (..., G) of spacing `step`; (...), in nats.
 
+    Where the integral diverges (alpha > 1 and q has the heavier tails, or alpha < 0 and p has them) the grid gives a large number
+    that grows as it widens.
+
     Raises:
         ValueError: for different shapes, or a step not above zero.
     """
@@ -239,6 +242,9 @@ def approximate(problem: Problem, *, family: str | nn.Module = "full", divergenc
     The fit is deterministic. For alpha >= 1/2 the criterion is an average over q, done with noise that stays put: the nodes of
     `normal_nodes`, pushed through q (for alpha other than 1 a fit by reverse KL comes first). For alpha < 1/2 it is an average over the posterior, done with `posterior_points`. Both are
     minimised by L-BFGS. The result is then judged on fresh samples of q.
+
+    A criterion may be infinite: for alpha < 0 when q has lighter tails than the posterior, for alpha > 1 when it has heavier ones.
+    Nodes and points reach only so far, and do not show it; `diagnostics["k_hat"]` may.
 
     Args:
         problem: the question; its log joint needs a gradient.

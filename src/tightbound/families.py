@@ -89,7 +89,8 @@ class Full(nn.Module):
         self.below = nn.Parameter(self.loc.new_zeros(dim * (dim - 1) // 2))
 
     def forward(self) -> Gaussian:
-        return Gaussian(self.loc, scale_tril=_cholesky(self.log_diagonal, self.below), validate_args=False)
+        L = _cholesky(self.log_diagonal, self.below)
+        return Gaussian(self.loc, scale_tril=L, validate_args=False)
 
 
 class Mixture(nn.Module):
