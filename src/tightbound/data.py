@@ -20,6 +20,14 @@ class Data(NamedTuple):
     names: list[str]
 
 
+class Groups(NamedTuple):
+    """Data from several groups: measurements X (n, d), the group of each row (n,), and the columns' names."""
+
+    X: Tensor
+    group: Tensor
+    names: list[str]
+
+
 def breast_cancer(columns: Columns = ("mean radius", "mean texture"), num_data: int | None = None) -> Data:
     """Breast tumours: 569 patients, 30 measurements of cell nuclei, y = 1 for benign and 0 for malignant.
 
@@ -45,6 +53,30 @@ def diabetes(columns: Columns = None, num_data: int | None = None) -> Data:
     Source: Efron, Hastie, Johnstone & Tibshirani (2004), Least angle regression, in scikit-learn.
     """
     return _design(*_diabetes(), columns, num_data)
+
+
+def iris() -> Groups:
+    """Irises: 150 flowers, their sepals' and petals' length and width in cm, of three species (0, 1, 2).
+
+    Source: Anderson (1936), Fisher (1936), in scikit-learn.
+    """
+    return _groups("iris")
+
+
+def wine() -> Groups:
+    """Wines: 178 bottles, 13 chemical measurements, in their own units, from three cultivars (0, 1, 2).
+
+    Source: Forina and others, PARVUS, in scikit-learn.
+    """
+    return _groups("wine")
+
+
+@lru_cache
+def _groups(name: str) -> Groups:
+    from sklearn import datasets
+
+    found = getattr(datasets, f"load_{name}")()
+    return Groups(torch.tensor(found.data, dtype=torch.float64), torch.tensor(found.target), list(found.feature_names))
 
 
 @lru_cache

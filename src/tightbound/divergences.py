@@ -99,11 +99,13 @@ def kl(q: Distribution, p: Distribution) -> Tensor:
         ValueError: for different dimensions, or a covariance that is not positive definite.
     """
     if q.mean.shape != p.mean.shape:
-        raise ValueError(f"q and p must have one dimension, got means of shape {tuple(q.mean.shape)} and {tuple(p.mean.shape)}")
+        raise ValueError("q and p must have one dimension, got means of shape "
+                         f"{tuple(q.mean.shape)} and {tuple(p.mean.shape)}")
     try:
         Lq, Lp = torch.linalg.cholesky(q.covariance_matrix), torch.linalg.cholesky(p.covariance_matrix)
     except torch.linalg.LinAlgError:
-        raise ValueError("a covariance is not positive definite: the divergence is infinite, or there is no density") from None
+        raise ValueError("a covariance is not positive definite: the divergence is infinite, or there is no "
+                         "density") from None
     ratio = torch.linalg.solve_triangular(Lp, Lq, upper=False)
     offset = torch.linalg.solve_triangular(Lp, (p.mean - q.mean).unsqueeze(-1), upper=False)
     return 0.5 * (ratio.square().sum() + offset.square().sum() - len(p.mean)) - ratio.diagonal().log().sum()
@@ -201,7 +203,8 @@ def best_gaussian(log_p: Tensor, grid: Tensor, alpha: Tensor, starts: Tensor, *,
         middle = torch.where((alpha == 0) | (alpha == 1), 0.5, alpha)
         general = torch.logsumexp(middle * log_q + (1 - middle) * log_p, -1) + math.log(step)
         reverse, forward = (log_q.exp() * (log_q - log_p)).sum(-1), (log_p.exp() * (log_p - log_q)).sum(-1)
-        return torch.where(alpha == 1, step * reverse, torch.where(alpha == 0, step * forward, general / (middle * (middle - 1))))
+        general = general / (middle * (middle - 1))
+        return torch.where(alpha == 1, step * reverse, torch.where(alpha == 0, step * forward, general))
 
     B, M, _ = starts.shape
     log_p, alpha = log_p.repeat_interleave(M, 0), alpha.repeat_interleave(M)
@@ -294,9 +297,9 @@ def approximate(problem: Problem, *, family: str | nn.Module = "full", divergenc
         log_weights = problem.log_joint(z) - log_q
     estimate = Estimate(renyi_bound(log_weights, alpha), _kind(alpha), _standard_error(log_weights, alpha))
     if alpha >= 0.5 and -alpha * history[-1] - float(estimate) > EXPLOITED:
-        raise FitError(f"on its {'nodes' if hasattr(q, 'push') else 'samples'} q seems better by {-alpha * history[-1] - float(estimate):.1f} nats than on fresh "
-                       f"samples: the search has exploited gaps between them. Give more nodes (num_nodes), a simpler family, or "
-                       "reverse KL, whose average depends least on single nodes")
+        raise FitError(f"on its nodes q seems better by {-alpha * history[-1] - float(estimate):.1f} nats than on fresh samples: the "
+                       "search has exploited gaps between them. Give more nodes (num_nodes), a simpler family, or reverse KL, "
+                       "whose average depends least on single nodes")
     return Approximation(f"{_name(family)}, {_words(alpha)}", q, estimate, -torch.tensor(history, dtype=torch.float64),
                          problem.evaluations - spent, time.perf_counter() - began,
                          {"alpha": alpha, "family": member, "objectives": [fit[1][-1] for fit in fits],
@@ -362,7 +365,8 @@ def _average_over_p(problem: Problem, alpha: float, num_nodes: int | None, seed)
     return objective
 
 
-def _minimise(family: nn.Module, objective: Callable[[Distribution], Tensor], max_iterations: int) -> tuple[nn.Module, list[float]]:
+def _minimise(family: nn.Module, objective: Callable[[Distribution], Tensor],
+              max_iterations: int) -> tuple[nn.Module, list[float]]:
     """The family at the minimum that L-BFGS finds, and the objective on the way."""
     parameters = [p for p in family.parameters() if p.requires_grad]
     like = parameters_to_vector(parameters)
@@ -375,7 +379,7 @@ def _minimise(family: nn.Module, objective: Callable[[Distribution], Tensor], ma
         if not torch.isfinite(loss):
             return math.inf, np.zeros_like(x)  # the line search takes a shorter step
         loss.backward()
-        gradient = torch.cat([p.grad.flatten() if p.grad is not None else torch.zeros_like(p).flatten() for p in parameters])
+        gradient = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters])
         return float(loss.detach()), gradient.nan_to_num(0.0).cpu().double().numpy()
 
     history: list[float] = []
@@ -404,7 +408,9 @@ def normal_nodes(dim: int, num_nodes: int | None = None) -> tuple[Tensor, Tensor
     """
     count("dim", dim, least=1)
     if dim <= 3:
-        side = (64, 40, 12)[dim - 1] if num_nodes is None else max(2, round(count("num_nodes", num_nodes, least=2) ** (1 / dim)))
+        side = (64, 40, 12)[dim - 1]
+        if num_nodes is not None:
+            side = max(2, round(count("num_nodes", num_nodes, least=2) ** (1 / dim)))
         x, w = np.polynomial.hermite_e.hermegauss(side)
         eps = np.stack(np.meshgrid(*[x] * dim, indexing="ij"), -1).reshape(-1, dim)
         log_w = sum(np.meshgrid(*[np.log(w / w.sum())] * dim, indexing="ij")).reshape(-1)
@@ -448,7 +454,8 @@ def posterior_points(problem: Problem, *, num_points: int | None = None,
             kept = log_p > log_p.max() - 40.0
             return z[kept], log_p[kept], log_p[kept].log_softmax(0)
         before = log_evidence
-    raise FitError(f"no grid over {problem.name!r} settles: its density is too thin for the box {box}, or has an edge inside it")
+    raise FitError(f"no grid over {problem.name!r} settles: its density is too thin for the box {box}, or has an "
+                   "edge inside it")
 
 
 # Expectation propagation ---------------------------------------------------------------------------------------------
@@ -579,7 +586,8 @@ def _cavities(A: Tensor, q: Gaussian, sites: Sites) -> tuple[Tensor, Tensor, Ten
     mean, variance = A @ q.loc, ((A @ q.covariance_matrix) * A).sum(-1)
     precision = 1 / variance - sites.tau
     if not bool((precision > 0).all()):
-        raise EPError("rounding leaves a cavity without a positive variance: scale the columns of X to size one, or take a narrower prior")
+        raise EPError("rounding leaves a cavity without a positive variance: scale the columns of X to size one, or take a "
+                      "narrower prior or a smaller damping")
     return mean, variance, (mean / variance - sites.nu) / precision, 1 / precision
 
 

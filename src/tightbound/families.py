@@ -138,12 +138,15 @@ def make(family: str | nn.Module, dim: int, *, loc: Tensor | None = None) -> nn.
     if isinstance(family, str):
         return WORDS[one_of("family", family, tuple(WORDS))](dim, loc=loc)
     if not isinstance(family, nn.Module):
-        raise TypeError(f"a family is one of {', '.join(map(repr, WORDS))} or an nn.Module that returns a distribution, got {family!r}")
+        raise TypeError(f"a family is one of {', '.join(map(repr, WORDS))} or an nn.Module that returns a distribution, "
+                        f"got {family!r}")
     member = family()
     if not isinstance(member, Distribution):
-        raise TypeError(f"a family returns a torch Distribution when it is called, but this one returns {type(member).__name__}")
+        raise TypeError("a family returns a torch Distribution when it is called, but this one returns "
+                        f"{type(member).__name__}")
     if member.event_shape != (dim,):
-        raise ValueError(f"the problem has {dim} latents, but the family is over {tuple(member.event_shape)}: make it with dim={dim}")
+        raise ValueError(f"the problem has {dim} latents, but the family is over {tuple(member.event_shape)}: make it with "
+                         f"dim={dim}")
     return copy.deepcopy(family)
 
 

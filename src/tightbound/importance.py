@@ -29,6 +29,7 @@ from tightbound.device import generator
 from tightbound.distributions import Particles, StudentT, choose, draw
 from tightbound.estimate import Estimate
 from tightbound.problem import Problem
+from tightbound.problems.arguments import count
 from tightbound.problems.discrete import GaussianMixture
 
 BATCH = 2**16    # samples at once
@@ -67,21 +68,14 @@ def approximate(problem: Problem, *, proposal: Distribution | None = None, num_s
         ImportanceError: when no sample falls where the log joint is finite.
         LaplaceError: when no proposal is given and Laplace's method finds none.
     """
-    if num_samples < 25:
-        raise ValueError(f"num_samples must be at least 25, for the weights to have a tail, got {num_samples}")
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}")
+    num_samples, batch = count("num_samples", num_samples, least=25), count("batch", batch, least=1)
     start, before = time.perf_counter(), problem.evaluations
     proposal = default_proposal(problem) if proposal is None else proposal
     of, stream = of or (lambda z: z), generator(seed, problem.device)
     sums, history = _Sums(num_samples), []
     with torch.no_grad():
         for first in range(0, num_samples, batch):
-            z, log_q = draw(proposal, (min(batch, num_samples - first),), generator=stream)
-            if z.shape[-1:] != (problem.dim,) or log_q.shape != z.shape[:-1]:
-                raise ValueError(f"a proposal for {problem.name!r} makes samples of shape ({problem.dim},) with one log density "
-                                 f"each, got samples {tuple(z.shape[1:])} and log densities {tuple(log_q.shape[1:])}: wrap "
-                                 "independent coordinates in torch.distributions.Independent(..., 1)")
+            z, log_q = _samples(problem, proposal, min(batch, num_samples - first), stream)
             log_joint = torch.cat([problem.log_joint(part) for part in z.split(PART)])
             sums.add(log_joint - log_q, of(z), z, stream)
             history.append(sums.log_evidence())
@@ -104,23 +98,41 @@ def default_proposal(problem: Problem, df: int = 5) -> StudentT:
     return StudentT(df, q.loc, q.scale_tril)
 
 
+def _samples(problem: Problem, proposal: Distribution, num_samples: int, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Samples (S, d) of the proposal, and their log density (S,)."""
+    try:
+        z, log_q = draw(proposal, (num_samples,), generator=stream)
+    except NotImplementedError:
+        raise ValueError(f"{type(proposal).__name__} cannot be a proposal for {problem.name!r}: it needs samples and their "
+                         "density, `sample` and `log_prob`") from None
+    if z.shape != (num_samples, problem.dim) or log_q.shape != (num_samples,):
+        raise ValueError(f"a proposal for {problem.name!r} makes samples of shape ({problem.dim},) with one log density "
+                         f"each, got samples {tuple(z.shape[1:])} and log densities {tuple(log_q.shape[1:])}: wrap "
+                         "independent coordinates in torch.distributions.Independent(..., 1)")
+    return z, log_q
+
+
 class _Sums:
     """Running sums of weights exp(l_s - top), top being the largest log weight so far::
 
         first = sum w,   second = sum w^2,   of f: sum w f, sum w^2 f, sum w^2 f^2
 
-    beside the largest log weights, and draws of z in proportion to w.
+    beside the largest log weights, and draws of z in proportion to w. f is counted from a centre, its mean in the first
+    batch, lest its squares lose their digits.
     """
 
     def __init__(self, num_samples: int):
-        self.top, self.count, self.sums = -math.inf, 0, None
+        self.top, self.count, self.sums, self.centre = -math.inf, 0, None, None
         self.tail, self.length = None, _tail_length(num_samples) + 1  # one more: the threshold
         self.kept, self.slots = None, min(KEPT, num_samples)
 
     def add(self, log_weights: Tensor, f: Tensor, z: Tensor, stream: torch.Generator) -> None:
         self._keep_tail(log_weights)
         self.count += len(log_weights)
-        if self.tail[0] > -math.inf:
+        if log_weights.amin() == -math.inf:  # f may have no value outside of the support
+            inside = log_weights > -math.inf
+            log_weights, f, z = log_weights[inside], f[inside], z[inside]
+        if len(log_weights):
             before = float(self.sums[0]) if self.sums else 0.0
             weights, scale = self.add_weights(log_weights, f)
             self._resample(z, weights, 1 - scale * before / float(self.sums[0]), stream)
@@ -128,7 +140,9 @@ class _Sums:
     def add_weights(self, log_weights: Tensor, f: Tensor) -> tuple[Tensor, float]:
         top = float(self.tail[0])                  # the largest log weight so far
         weights = torch.exp(log_weights - top)
-        squares = weights.square()
+        if self.centre is None:
+            self.centre = weights @ f / weights.sum()
+        f, squares = f - self.centre, weights.square()
         new = [weights.sum(), squares.sum(), *(torch.stack([weights, squares]) @ f), squares @ f.square()]
         scale = math.exp(self.top - top)           # of what was added up before
         if self.sums:
@@ -164,7 +178,7 @@ class _Sums:
         """sum w f / sum w, and its standard error, the root of sum w^2 (f - mean)^2 / (sum w)^2."""
         first, second, wf, w2f, w2f2 = self.sums
         mean = wf / first
-        return mean, (w2f2 - 2 * mean * w2f + mean**2 * second).clamp(min=0).sqrt() / first
+        return self.centre + mean, (w2f2 - 2 * mean * w2f + mean**2 * second).clamp(min=0).sqrt() / first
 
 
 def iwae_bound(log_weights: Tensor) -> Tensor:
@@ -252,7 +266,7 @@ def fit_pareto(excess: Tensor) -> tuple[Tensor, Tensor]:
         excess: numbers not below 0, in descending order, the largest about one.
 
     Returns:
-        k and sigma; k is -inf where all are zero (weights that are all equal), +inf where most are.
+        k and sigma; k is -inf where all are zero (weights that are all equal), +inf where only a quarter or more are.
     """
     m = excess.shape[-1]
     num = 30 + int(m**0.5)
@@ -264,7 +278,8 @@ def fit_pareto(excess: Tensor) -> tuple[Tensor, Tensor]:
     b = (torch.softmax(log_likelihood, -1) * b).sum(-1, keepdim=True)
     k = torch.log1p(-b * excess).mean(-1)
     sigma, k = -k / b.squeeze(-1), (m * k + 5) / (m + 10)
-    k = torch.where(quartile.squeeze(-1) > 0, k, math.inf)  # most of the tail is nothing beside its largest weight
+    too_small = 1000 * torch.finfo(excess.dtype).tiny  # its inverse, b, would be infinite
+    k = torch.where(quartile.squeeze(-1) > too_small, k, math.inf)  # much of the tail is nothing beside its largest weight
     return torch.where(largest.squeeze(-1) > 1e-12, k, -math.inf), sigma  # all weights are one
 
 
@@ -343,7 +358,8 @@ def anneal(problem: Problem, *, proposal: Distribution | None = None, num_sample
 
     Args:
         problem: the question; its log joint needs a gradient.
-        proposal: q, from which the samples start; Laplace's mean and scale in a Student t, if left out.
+        proposal: q, from which the samples start, with a density on all of R^d; Laplace's mean and scale in a Student
+            t, if left out.
         num_samples: S samples side by side, at least 25.
         num_temperatures: T; b_t = (t/T)^2.
         step_size, num_leapfrog: of the Hamiltonian dynamics; an acceptance rate of 0.6 to 0.9 is good.
@@ -353,7 +369,7 @@ def anneal(problem: Problem, *, proposal: Distribution | None = None, num_sample
         `log_weights` and the mean `acceptance` rate at each temperature.
 
     Raises:
-        ValueError: for numbers out of range, or a proposal of another dimension.
+        ValueError: for numbers out of range, or a proposal of another dimension, or without a density.
         ImportanceError: when every weight is zero.
 
     Source: Neal (2001), Annealed importance sampling; Neal (2011), MCMC using Hamiltonian dynamics.
@@ -365,9 +381,7 @@ def anneal(problem: Problem, *, proposal: Distribution | None = None, num_sample
     proposal = default_proposal(problem) if proposal is None else proposal
     stream = generator(seed, problem.device)
     with torch.no_grad():
-        z, _ = draw(proposal, (num_samples,), generator=stream)
-    if z.shape != (num_samples, problem.dim):
-        raise ValueError(f"a proposal for {problem.name!r} makes samples of shape ({problem.dim},), got {tuple(z.shape[1:])}")
+        z, _ = _samples(problem, proposal, num_samples, stream)
     path, scale = _Path(problem, proposal), step_size * _scale(proposal, z)
     log_weights, history, acceptance, b = z.new_zeros(num_samples), [], [], 0.0
     here = path(z)
@@ -387,7 +401,7 @@ def anneal(problem: Problem, *, proposal: Distribution | None = None, num_sample
     return Approximation("annealed importance", q, estimate, torch.tensor(history, dtype=torch.float64),
                          problem.evaluations - before, time.perf_counter() - start,
                          {"ess": ess, "k_hat": float(pareto_k_hat(log_weights)), "log_weights": log_weights,
-                          "acceptance": torch.tensor(acceptance), "proposal": proposal})
+                          "acceptance": torch.tensor(acceptance, dtype=torch.float64), "proposal": proposal})
 
 
 class _Path:
@@ -441,7 +455,8 @@ def _hamiltonian(path: _Path, here: _Here, b: float, step: Tensor, num_leapfrog:
     there, end = here, momentum
     for _ in range(num_leapfrog):
         end = end + 0.5 * step * there.gradient(b)
-        there = path(there.z + step * end)
+        z = there.z + step * end
+        there = path(torch.where(z.abs() < 1e100, z, there.z))  # what ran away has a momentum that is never accepted
         end = end + 0.5 * step * there.gradient(b)
     change = there.log_f(b) - here.log_f(b) - 0.5 * (end.square() - momentum.square()).sum(-1)
     level = torch.rand(change.shape, generator=stream, dtype=change.dtype, device=change.device).log()

@@ -14,14 +14,15 @@ from tightbound.distributions import Gaussian, StudentT, standard_normal
 from tightbound.explore import Area, Choice, Explorer, Line, Point, Points, Slider, Text
 
 SAMPLES = 80
+THROW = 129  # the seed of one throw of the dice for all stops, so that the hand moves the samples; a typical one
 
 
 def proposal() -> Explorer:
     """A proposal over the eight-schools posterior: dragged and widened by hand, its samples' weights drawn as bubbles."""
     problem = problems.eight_schools()
     exact, around = float(problem.log_evidence), laplace.approximate(problem).q
-    middle = tuple(round(float(c), 4) for c in around.loc)
-    mu, log_tau = np.unique([*np.linspace(-6, 16, 8), middle[0]]), np.unique([*np.linspace(-1.5, 3.5, 8), middle[1]])
+    middle = tuple(round(float(c), 2) for c in around.loc)
+    mu, log_tau = np.unique([*range(-6, 17, 3), middle[0]]), np.unique([*np.linspace(-1.5, 3.5, 8).round(1), middle[1]])
 
     def make(centre, scale, shape):
         mean, factor = torch.tensor(centre, dtype=torch.float64), scale * around.scale_tril
@@ -29,7 +30,7 @@ def proposal() -> Explorer:
 
     @lru_cache(maxsize=None)
     def weigh(centre, scale, shape):
-        stream = torch.Generator().manual_seed(1)  # the same noise at every stop, so that the hand moves the samples
+        stream = torch.Generator().manual_seed(THROW)
         z, log_q = make(centre, scale, shape).rsample_and_log_prob((SAMPLES,), generator=stream)
         log_weights = problem.log_joint(z) - log_q
         ess = float(effective_sample_size(log_weights))
@@ -50,16 +51,18 @@ def proposal() -> Explorer:
         log_joint = problem.log_joint(torch.tensor(np.stack(np.meshgrid(x, y), -1))).numpy()
         levels = log_joint.max() - 0.5 * np.array([4.0, 3.0, 2.0, 1.0, 0.3]) ** 2
         left.contour(x, y, log_joint, levels=levels, colors=figures.colour("truth"), linewidths=1.2, linestyles="solid")
+        left.text(0.02, 0.97, "contours: the posterior", transform=left.transAxes, va="top", color=figures.colour("truth"))
         left.set(xlabel="mu, the mean effect", ylabel="log tau, the spread between schools", xlim=(-9, 19), ylim=(-3.5, 5))
         right.set(xlim=(0, 1), ylim=(exact - 4, exact + 4), xticks=[], ylabel="log evidence in nats")
         right.axhline(exact, **figures.line("truth"))
+        right.text(0.95, exact + 0.15, "exact", ha="right", color=figures.colour("truth"))
         return fig
 
     return Explorer(
         [weigh, centre_mark],
-        {"centre": Point("centre of the proposal", mu, log_tau, middle, names=("mu", "log tau")),
-         "scale": Slider("width, times Laplace's", (0.4, 0.6, 0.8, 1.0, 1.4, 2.0), 1.0),
-         "shape": Choice("shape", ["Gaussian", "Student t"], "Gaussian")},
+        {"centre": Point("centre", mu, log_tau, middle, names=("mu", "log tau")),
+         "scale": Slider("width, times Laplace's", (0.3, 0.5, 0.7, 1.0, 1.4, 2.0), 1.0),
+         "shape": Choice("shape", ["Gaussian", "Student t (df 3)"], "Gaussian")},
         figure,
         [Points(x="x", y="y", size="size", alpha=0.55, label="samples of the proposal, area in proportion to the weight"),
          Points(x="cx", y="cy", role="bound", size=4.0, shape="square", label="centre of the proposal"),
@@ -68,9 +71,9 @@ def proposal() -> Explorer:
         title="Explorer: a proposal by hand",
         alt="""Left, contours of the eight-schools posterior over mu and log tau, and eighty samples of a proposal whose centre can be
             dragged; each sample is a bubble, its area in proportion to its importance weight. With the proposal on the
-            posterior most bubbles are alike; moved away or made too narrow, one or two bubbles swallow all the weight. Right,
-            the estimate of the log evidence with a bar of two standard errors, beside a line at the exact value: off the
-            posterior the estimate drops below the line, and often the bar does not reach it.""",
+            posterior, or wider, most bubbles are small and alike; made too narrow or moved away, a few large ones at its rim
+            hold most of the weight. Right, the estimate of the log evidence with a bar of two standard errors, beside a line
+            at the exact value: from a wide proposal the bar holds the line, from a narrow one it stays below it.""",
         readout=["estimate {estimate:.3f} ± {error:.3f} nats from 80 samples; exactly " + f"{exact:.3f}".replace("-", "−"),
                  "worth {ess:.1f} samples of the posterior; the largest weight holds {largest:.0f} % of the total; k-hat {k_hat:.2f}"])
 
@@ -122,8 +125,8 @@ def dimensions() -> Explorer:
         error, ess = _errors()[source, dimension, count]
         height, _ = np.histogram(error.clip(edges[0] + 1e-9, edges[-1] - 1e-9), edges)
         median, mean = float(np.median(error)), float(np.log(np.exp(error).mean()))
-        return {"high": np.repeat(height / height.max(), 2), "mx": [median, median], "ax": [mean, mean], "median": median,
-                "mean": mean, "below": 100 * float((error < 0).mean()), "ess": float(np.median(ess)),
+        return {"high": np.repeat(height / height.max(), 2), "mx": np.full(2, max(median, edges[0])), "median": median,
+                "ax": np.full(2, max(mean, edges[0])), "mean": mean, "bound": float(error.mean()), "below": 100 * float((error < 0).mean()), "ess": float(np.median(ess)),
                 "truth": dimension * log_evidence_per_dimension()}
 
     def figure():
@@ -148,5 +151,6 @@ def dimensions() -> Explorer:
             and widens; from the prior, at twenty dimensions and a hundred samples, the median is many nats too low, and the
             logarithm of the mean over all four hundred is too low as well. With the posterior as proposal, only a little too
             wide, the heap stays close to zero up to tens of dimensions.""",
-        readout=["median {median:+.2f} nats from the truth, {below:.0f} % of the estimates below it; log of their mean {mean:+.2f}",
+        readout=["of the 400 estimates, less the truth: median {median:+.2f}, mean {bound:+.2f}; {below:.0f} % are below it; "
+                 "the log of the mean p-hat {mean:+.2f}",
                  "in the median, {ess:.1f} effective samples of {count}; the exact log evidence is {truth:.2f} nats"])
