@@ -5,7 +5,7 @@ The package of the book *Tightening the Bound*. One identity carries it::
     log p(x) = E_q[log p(x, z) - log q(z)] + KL(q(z) || p(z | x))
 """
 
-from tightbound import device, distributions, exact, laplace, problems
+from tightbound import device, distributions, exact, laplace, problems, questions
 from tightbound.approximation import Approximation, League, effective_sample_size, league
 from tightbound.estimate import Estimate
 from tightbound.problem import Problem
@@ -13,4 +13,4 @@ from tightbound.problem import Problem
 __version__ = "0.1.0"
 
 __all__ = ["Approximation", "Estimate", "League", "Problem", "device", "distributions", "effective_sample_size", "exact",
-           "laplace", "league", "problems"]
+           "laplace", "league", "problems", "questions"]
