@@ -98,9 +98,11 @@ class LinearGaussian:
         return self.prior.log_prob(z) + self.log_likelihood(z, x)
 
     def marginal(self) -> Gaussian:
-        """p(x) = N(x; A m + b, A S A' + D), the density of what may be observed."""
+        """p(x) = N(x; A m + b, A S A' + D), the density of the data."""
         AL = self.A @ self.prior.scale_tril
-        return Gaussian(self.mean(self.prior.loc), covariance_matrix=AL @ AL.T + torch.diag(self.noise_variance))
+        covariance = AL @ AL.T + torch.diag(self.noise_variance)
+        mean = self.mean(self.prior.loc)
+        return Gaussian(mean, covariance_matrix=covariance)
 
     def log_evidence(self, x: Tensor) -> Tensor:
         """log p(x) in nats: (..., n) -> (...)."""

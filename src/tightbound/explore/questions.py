@@ -21,9 +21,9 @@ NOISE = 0.7  # standard deviation of a patient's progression about the line
 CLUSTERS = Mixture(torch.tensor([0.5, 0.3, 0.2]), torch.tensor([[-1.5, 0.0], [1.5, 1.2], [1.2, -1.5]]),
                    torch.tensor([0.7, 0.45, 0.3]))
 
-NUM_PIXELS = 24
-COEFFICIENTS = (0, 1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-LEVELS = (0.01, 0.03, 0.1, 0.3, 1.0)
+NUM_PIXELS = 20
+COEFFICIENTS = (0, 1, 2, 4, 8, 16, 24, 32, 48, 64)
+LEVELS = (0.01, 0.03, 0.1, 0.3)
 
 
 def coin() -> Explorer:
@@ -173,7 +173,7 @@ def mixture() -> Explorer:
 
 
 def ring_image() -> torch.Tensor:
-    """The picture behind the measurements: a ring, brighter below, (24, 24)."""
+    """The picture behind the measurements: a ring, brighter below, (20, 20)."""
     place = (torch.arange(NUM_PIXELS, dtype=torch.float64) + 0.5) / NUM_PIXELS - 0.5
     y, x = torch.meshgrid(place, place, indexing="ij")
     r = torch.sqrt(x**2 + y**2)
