@@ -5,11 +5,7 @@ The package of the book *Tightening the Bound*. One identity carries it::
     log p(x) = E_q[log p(x, z) - log q(z)] + KL(q(z) || p(z | x))
 """
 
-<<<<<<< HEAD
-from tightbound import device, distributions, exact, importance, laplace, perturbation, problems
-=======
-from tightbound import device, distributions, exact, laplace, problems, questions
->>>>>>> 9307c63bba237bc72facaba980e448a3f700522e
+from tightbound import device, distributions, exact, importance, laplace, perturbation, problems, questions
 from tightbound.approximation import Approximation, League, effective_sample_size, league
 from tightbound.estimate import Estimate
 from tightbound.problem import Problem
@@ -17,8 +13,4 @@ from tightbound.problem import Problem
 __version__ = "0.1.0"
 
 __all__ = ["Approximation", "Estimate", "League", "Problem", "device", "distributions", "effective_sample_size", "exact",
-<<<<<<< HEAD
-           "importance", "laplace", "league", "perturbation", "problems"]
-=======
-           "laplace", "league", "problems", "questions"]
->>>>>>> 9307c63bba237bc72facaba980e448a3f700522e
+           "importance", "laplace", "league", "perturbation", "problems", "questions"]
