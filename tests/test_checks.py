@@ -259,6 +259,17 @@ def test_infinity_is_close_to_nothing_but_itself():
     assert diagnosis(finite, lambda x: 0.0) == "other" and diagnosis(finite, lambda x: math.inf) == "infinite"
 
 
+def test_a_wrong_answer_may_have_another_shape_and_holds_whatever_stands_where_it_is_nan():
+    check = small()
+    check.wrongs = (Wrong("not summed", lambda x: x, "sum them"),
+                    Wrong("large only", lambda x: x.sum() if x[0] > 0.5 else math.nan, "small ones are off"))
+    assert diagnosis(check, lambda x: x) == "not summed" and diagnosis(check, lambda x: x + 1) == "shape"
+    for small_value in (math.nan, math.inf, 7.0):
+        assert diagnosis(check, lambda x: x.sum() if x[0] > 0.5 else small_value) == "large only"
+    assert diagnosis(check, lambda x: math.nan) == "NaN"
+    assert diagnosis(check, lambda x: x.sum() if x[0] > 0.6 else 7.0) == "other"
+
+
 def test_a_wrong_answer_that_cannot_be_computed_is_passed_over():
     check = small()
     check.wrongs = (Wrong("broken", lambda x: 1 / 0, "?"), Wrong("twice", lambda x: 2 * x.sum(), "doubled"))

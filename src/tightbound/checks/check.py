@@ -34,7 +34,8 @@ class Wrong:
 
     Attributes:
         name: a short name for tests and statistics.
-        answer: a function of the same arguments as the exercise; returns the wrong value of `output`.
+        answer: a function of the same arguments as the exercise; returns the wrong value of `output`, which may be
+            of another shape than the right one. Where it is NaN, every answer agrees with it.
         message: what went wrong, in a sentence or two; it does not give the answer away.
         output: which of the exercise's outputs is wrong so.
     """
@@ -85,7 +86,7 @@ class Check:
         stream = random.Random(seed)
         instances = [self.draw(stream) for _ in range(self.num_instances)]
         right = [_outputs(self.reference(**arguments)) for arguments in instances]
-        got, end = [], time.monotonic() + self.seconds
+        got, fault, end = [], None, time.monotonic() + self.seconds
         for arguments, expected in zip(instances, right):
             given = copy.deepcopy(arguments)
             try:
@@ -101,10 +102,13 @@ class Check:
                                   f"on this instance: {_describe(arguments)}")
             problem = self._malformed(value, expected) or _changed(arguments, given)
             if problem:
-                return problem[0], f"{problem[1]}\non this instance: {_describe(arguments)}"
+                problem = problem[0], f"{problem[1]}\non this instance: {_describe(arguments)}"
+                if problem[0] not in ("shape", "NaN"):  # of those two the catalogue may know more
+                    return fault or problem
+            fault = fault or problem
             got.append(_outputs(value))
         bad = [k for k in range(len(self.outputs)) if not all(self._close(g[k], r[k]) for g, r in zip(got, right))]
-        return self._explain(bad, instances, got, right) if bad else None
+        return self._explain(bad, instances, got, right, fault) if bad else fault
 
     def _malformed(self, value, expected: list[Tensor]) -> tuple[str, str] | None:
         if value is None:
@@ -120,10 +124,11 @@ class Check:
             if output.numel() != wanted.numel() or (wanted.ndim and output.squeeze().shape != wanted.squeeze().shape):
                 return "shape", f"{name} should have shape {tuple(wanted.shape)}, got {tuple(output.shape)}"
             if bool(torch.isnan(output).any()):
-                return "NaN", f"{name} is NaN: a logarithm or a root of a negative number?"
+                return "NaN", (f"{name} is NaN: a logarithm or a root of a negative number, 0/0, "
+                               "or an exponential that became infinite?")
         return None
 
-    def _explain(self, bad: list[int], instances, got, right) -> tuple[str, str]:
+    def _explain(self, bad: list[int], instances, got, right, fault) -> tuple[str, str]:
         k = bad[0]
         fine = [name for i, name in enumerate(self.outputs) if i not in bad]
         prefix = f"{' and '.join(fine)} {'is' if len(fine) == 1 else 'are'} right, but {self.outputs[k]} is not: " if fine else ""
@@ -131,6 +136,8 @@ class Check:
             if wrong.output == k and all(self._agrees(wrong, arguments, answer[k])
                                          for arguments, answer in zip(instances, got)):
                 return wrong.name, prefix + wrong.message
+        if fault:
+            return fault
         worst = max(range(len(got)), key=lambda i: float((got[i][k] - right[i][k]).abs().max()))
         return "other", (f"{prefix}{self.outputs[k]} is off. Expected {_short(right[worst][k], 8)}, "
                          f"got {_short(got[worst][k], 8)}\n"
@@ -141,10 +148,12 @@ class Check:
             value = _outputs(wrong.answer(**arguments))[0]
         except (ArithmeticError, ValueError, RuntimeError):
             return False
-        return value.numel() == answer.numel() and self._close(answer, value)
+        return bool(value.isnan().all()) or self._close(answer, value)
 
     def _close(self, a: Tensor, b: Tensor) -> bool:
         a, b = a.reshape(-1), b.reshape(-1)
+        if len(a) != len(b):
+            return False
         near = (a - b).abs() <= self.tolerance * b.abs().clamp(min=1.0)
         return bool((near & torch.isfinite(b)).all()) or torch.equal(a, b)
 
