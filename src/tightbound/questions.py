@@ -133,6 +133,8 @@ class LinearGaussian:
     def problem(self, x: Tensor, name: str = "linear Gaussian") -> Problem:
         """The question "what is z, given this x?" as a `Problem` whose log evidence is known."""
         x = self._observations(x)
+        if x.ndim != 1:
+            raise ValueError(f"a problem has one data set, of shape ({len(self.offset)},), got {tuple(x.shape)}")
         return Problem(lambda z: self.log_joint(z, x), self.A.shape[1], name=name,
                        log_evidence=Estimate(self.log_evidence(x), "exact", source="Gaussian integral"))
 
@@ -144,7 +146,7 @@ class LinearGaussian:
         return torch.eye(B.shape[1], dtype=B.dtype) + B.T @ B
 
     def _observations(self, x: Tensor) -> Tensor:
-        x = torch.as_tensor(x, dtype=torch.float64)
+        x = _finite("x", x)
         if x.shape[-1:] != self.offset.shape:
             raise ValueError(f"expected observations of shape (..., {len(self.offset)}), got {tuple(x.shape)}: "
                              "`rows` makes the model of those that there are")
@@ -205,16 +207,18 @@ def factor_model(X: Tensor, num_factors: int = 2) -> LinearGaussian:
         s^2 = mean of the D - q smallest eigenvalues l of the covariance of X,    W = U_q diag(l_q - s^2)^1/2
 
     Raises:
-        ValueError: for data that are no finite matrix, or a number of factors not from 1 to D - 1.
+        ValueError: for data that are no finite matrix, a number of factors not from 1 to D - 1, or data without noise.
 
     Source: Tipping & Bishop (1999), Probabilistic principal component analysis.
     """
     X = _finite("X", X)
-    if X.ndim != 2 or len(X) < 2:
-        raise ValueError(f"X must be a matrix (N, D) of at least two rows, got shape {tuple(X.shape)}")
+    if X.ndim != 2 or min(X.shape) < 2:
+        raise ValueError(f"X must be a matrix (N, D) of at least two rows and two columns, got shape {tuple(X.shape)}")
     q = count("num_factors", num_factors, least=1, most=X.shape[1] - 1)
     values, vectors = torch.linalg.eigh(torch.cov(X.T, correction=0))  # from small to large
     noise = values[:-q].mean()
+    if noise <= 1e-12 * values[-1]:
+        raise ValueError(f"{q} factors explain all of X and leave no noise: take fewer factors, or more data")
     W = vectors[:, -q:].flip(-1) * (values[-q:].flip(-1) - noise).clamp(min=0).sqrt()
     return LinearGaussian(W, noise, offset=X.mean(0))
 
@@ -286,6 +290,9 @@ class Mixture:
 
     def log_components(self, x: Tensor) -> Tensor:
         """log pi_k + log N(x_n; mu_k, s_k^2 I) in nats, the N K terms from which all else is made: (N, D) -> (N, K)."""
+        x = _finite("x", x)
+        if x.shape[-1:] != self.means.shape[-1:]:
+            raise ValueError(f"expected points of shape (N, {self.means.shape[1]}), got {tuple(x.shape)}")
         distance = (x.unsqueeze(-2) - self.means).square().sum(-1)
         return (self.weights.log() - 0.5 * distance / self.scales**2
                 - self.means.shape[1] * (self.scales.log() + 0.5 * LOG_2PI))
@@ -351,9 +358,17 @@ class NGram:
         return self.log_evidence(torch.cat([self._text(given), self._text(text)])) - self.log_evidence(given)
 
     def sample(self, length: int, given: Tensor, *, seed: Seed = 0) -> Tensor:
-        """Letters drawn one by one, in the order of the chain rule, from the probabilities expected after `given`."""
+        """Letters drawn one by one, in the order of the chain rule, from the probabilities expected after `given`.
+
+        They follow on the first n - 1 letters of `given`.
+
+        Raises:
+            ValueError: for a `given` of fewer letters than that, or no letter to draw.
+        """
         chances = (self.counts(given) + self.concentration).double()
         stream, letters = generator(seed), self._text(given)[: self.n - 1].tolist()
+        if len(letters) < self.n - 1:
+            raise ValueError(f"given must hold at least {self.n - 1} letters, the first context, got {len(letters)}")
         for _ in range(count("length", length, least=1)):
             context = 0
             for letter in letters[len(letters) - self.n + 1:]:
@@ -417,7 +432,8 @@ class Grid(Distribution):
 
     def axis(self, i: int) -> Tensor:
         """The middles of the cells along coordinate i, (k,)."""
-        return self.box[i, 0] + self.width[i] * (torch.arange(self.num_points, dtype=self.box.dtype) + 0.5)
+        return self.box[i, 0] + self.width[i] * (
+            torch.arange(self.num_points, dtype=self.box.dtype, device=self.box.device) + 0.5)
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log q(z) in nats, -inf outside of the box: (..., d) -> (...)."""
@@ -428,7 +444,8 @@ class Grid(Distribution):
 
     def rsample_and_log_prob(self, sample_shape=(), *, generator: torch.Generator | None = None):
         """Draws a cell, then a point in it: z of shape ``sample_shape + (d,)`` and log q(z). (No gradients flow.)"""
-        shape, kind = torch.Size(sample_shape), {"generator": generator, "dtype": self.box.dtype}
+        shape, kind = torch.Size(sample_shape), {"generator": generator, "dtype": self.box.dtype,
+                                                 "device": self.box.device}
         reached = self.log_mass.flatten().exp().cumsum(0)
         cell = torch.searchsorted(reached, reached[-1] * torch.rand(shape, **kind), right=True)
         place = torch.unravel_index(cell.clamp(max=len(reached) - 1), self.log_mass.shape)
@@ -469,9 +486,9 @@ def approximate(problem: Problem, *, num_points: int = 50, box: tuple[tuple[floa
         raise TooManyPoints(f"a grid of {k} points a side in {d} dimensions has {k}^{d} = {k**d:.1e} points, above the "
                             f"budget of {budget:,}: take fewer points a side, or a method that needs no grid")
     box = _box(problem, box)
-    middles = [low + (high - low) * (torch.arange(k, dtype=problem.dtype) + 0.5) / k for low, high in box]
+    middles = [low + (high - low) * (torch.arange(k, dtype=box.dtype, device=box.device) + 0.5) / k for low, high in box]
     points = torch.cartesian_prod(*middles).reshape(-1, d)
-    values = torch.cat([problem.log_joint(part.to(problem.device)).cpu() for part in points.split(8192)])
+    values = torch.cat([problem.log_joint(part) for part in points.split(8192)])
     if not bool((values > -torch.inf).any()):
         raise NoDensity(f"{problem.name!r} has no density at any of the {k**d:,} points in the box {box.tolist()}: "
                         "give a tighter box, or more points a side")
@@ -492,7 +509,7 @@ def _box(problem: Problem, box) -> Tensor:
     if len(box) != problem.dim or any(not -math.inf < low < high < math.inf for low, high in box):
         raise ValueError(f"the box for {problem.name!r} must hold {problem.dim} finite pairs (low, high) with low < high, "
                          f"got {box}")
-    return torch.tensor(box, dtype=problem.dtype)
+    return torch.tensor(box, dtype=problem.dtype, device=problem.device)
 
 
 def _edge_mass(q: Grid) -> float:
