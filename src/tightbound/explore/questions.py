@@ -241,7 +241,7 @@ def ring() -> Explorer:
     return Explorer(
         [images, seen],
         {"coefficients": Slider("Fourier coefficients", COEFFICIENTS, 16, play=True),
-         "noise": Slider("noise", LEVELS, 0.1)},
+         "noise": Slider("noise", LEVELS, 0.03)},
         figure,
         [Image(axes=0, z=truth, extent=box), Image(axes=2, z="estimate", extent=box),
          HeatMap(axes=3, z="sd", extent=box, low=0.0, high=0.3),
