@@ -96,7 +96,7 @@ def graph(nodes: dict[str, tuple], edges: list[tuple[str, str]], plates: list[tu
     with style():
         pgm = daft.PGM(node_ec=ink, node_fc="none", plate_fc="none", grid_unit=2.3, node_unit=1.15)
         for name, (label, x, y, kind) in nodes.items():
-            pgm.add_node(name, label, x, y, fixed=kind == "fixed", fontsize=12,
+            pgm.add_node(name, label, x, y, fixed=kind == "fixed", fontsize=12, aspect=1.4 if kind == "computed" else 1,
                          shape="rectangle" if kind == "computed" else "ellipse",
                          plot_params={"ec": ink, **looks[kind]}, label_params={"color": ink})
         for cause, effect in edges:

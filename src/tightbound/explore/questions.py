@@ -241,7 +241,7 @@ def ring() -> Explorer:
     return Explorer(
         [images, seen],
         {"coefficients": Slider("Fourier coefficients", COEFFICIENTS, 16, play=True),
-         "noise": Slider("noise", LEVELS, 0.1)},
+         "noise": Slider("noise", LEVELS, 0.03)},
         figure,
         [Image(axes=0, z=truth, extent=box), Image(axes=2, z="estimate", extent=box),
          HeatMap(axes=3, z="sd", extent=box, low=0.0, high=0.3),
@@ -252,5 +252,5 @@ def ring() -> Explorer:
             The posterior mean: without coefficients an even grey, with eight a smear, with some two dozen a ring. The
             posterior standard deviation: bright where little is known; it grows darker, in stripes at first, as
             coefficients come in, and more so the less noise they have.""",
-        readout=["expected information {gain:.2f} nats = {gain_bits:.1f} bits",
+        readout=["expected gain {gain:.2f} nats = {gain_bits:.1f} bits",
                  "error of the posterior mean {rmse:.3f} a pixel; the posterior itself expects {typical:.3f}"])
