@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import os
 import shutil
 from contextlib import contextmanager
@@ -209,8 +210,8 @@ def _tuple(value):
 def assert_agrees(drawn: Snapshot, explorer, *, live: bool = False, bounds: dict | None = None) -> None:
     """What stands in the browser is what Python says at the same controls' values.
 
-    A kernel sends doubles. A page holds doubles in rows of up to 8 numbers, and else 16-bit steps of the row's range,
-    so that it may be wrong by half a step; `bounds` says how far a network's outputs may be off.
+    A kernel sends doubles. A page holds doubles in rows of up to 8 numbers, and else 16-bit steps of the row's range
+    (or its logarithm's), so that it may be wrong by half a step; `bounds` says how far a network's outputs may be off.
     """
     from tightbound.explore.marks import fill
 
@@ -228,13 +229,20 @@ def assert_agrees(drawn: Snapshot, explorer, *, live: bool = False, bounds: dict
         value = np.where(np.isfinite(value), value, np.nan)
         np.testing.assert_array_equal(np.isnan(found), np.isnan(value), err_msg=name)
         bound = (bounds or {}).get(name, half_a_step(value))
-        assert np.all(np.isnan(value) | (np.abs(found - value) <= bound)), f"{name} at {drawn.params}"
+        assert is_near(found, value, bound), f"{name} at {drawn.params}"
     assert drawn.readout == [fill(template, expected) for template in explorer.readout]
 
 
-def half_a_step(values: np.ndarray) -> float:
-    """How far a page's copy of a row may be off."""
+def half_a_step(values: np.ndarray) -> np.ndarray:
+    """How far a page's copy of each number of a row may be off."""
     if values.size <= 8 or np.isnan(values).all():
-        return 0.0
-    span = np.nanmax(values) - np.nanmin(values)
-    return 0.5 * span / 65534 * (1 + 1e-6) + 4e-16 * np.nanmax(np.abs(values))
+        return np.zeros(values.shape)
+    low, high = np.nanmin(values), np.nanmax(values)
+    if low > 0 and math.log(1e3) < (span := math.log(high) - math.log(low)) < 131:
+        return values * (math.expm1(0.5 * span / 65534) * (1 + 1e-6) + 1e-12)
+    return np.full(values.shape, 0.5 * (high - low) / 65534 * (1 + 1e-6) + 4e-16 * np.nanmax(np.abs(values)))
+
+
+def is_near(found: np.ndarray, values: np.ndarray, bound: np.ndarray) -> bool:
+    """No number is off by more than its bound, and NaN stands where NaN stood."""
+    return bool(np.all(np.where(np.isnan(values), np.isnan(found), np.abs(found - values) <= bound)))

@@ -20,7 +20,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from browser import Hand, assert_agrees, axe_violations, half_a_step
+from browser import Hand, assert_agrees, axe_violations, half_a_step, is_near
 from gallery import gallery, network, networks, trouble
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -249,6 +249,7 @@ def test_no_text_ends_the_script_that_holds_it():
     ("{v}", 1234567.5, "1.23457e+06"), ("{v}", 1e-7, "1e−07"), ("{v:d}", 2.5, "3"), ("{v:d}", -2.5, "−3"),
     ("{v:.1f}", 0.25, "0.3"), ("{v:.1f}", -0.0, "0.0"), ("{v:+.2f}", 1, "+1.00"), ("{v:+.2f}", -1, "−1.00"),
     ("{v:.2f}", math.nan, "n/a"), ("{v:d}", math.inf, "n/a"), ("a {v} b {v}", "word", "a word b word"),
+    ("{v:d} || none", 2, "2"), ("{v:d} || none", math.nan, "none"), ("{v:d} || {v:.1f}", math.inf, "n/a"),
     ("no value", 1, "no value")])
 def test_fill(template, value, words):
     assert fill(template, {"v": value}) == words
@@ -448,7 +449,33 @@ def test_packed_arrays_come_back(rows, columns, data):
     read = unpacked(packer.add(array), b"".join(packer.parts))
     clean = np.where(np.isfinite(array), array, np.nan)
     for row, expected in zip(read, clean):
-        np.testing.assert_allclose(row, expected, rtol=0, atol=half_a_step(expected), equal_nan=True)
+        assert is_near(row, expected, half_a_step(expected))
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_row_of_twelve_decades_comes_back_to_a_thousandth_of_each_number(seed):
+    draw = np.random.default_rng(seed)
+    row = 10 ** draw.uniform(-6, 6, 40)
+    row[:3] = 1e-6, 1e6, math.nan
+    packer = Packer()
+    with_others = np.stack([row, -row, np.full(40, math.nan), np.linspace(0, 1, 40)])
+    read = unpacked(packer.add(with_others), b"".join(packer.parts))
+    np.testing.assert_allclose(read[0], row, rtol=1e-3, equal_nan=True)
+    assert np.isnan(read[2]).all()
+    for found, expected in zip(read[1::2], with_others[1::2]):  # in linear steps
+        assert is_near(found, expected, half_a_step(expected))
+
+
+def test_on_a_logarithmic_axis_a_dot_lies_on_its_curve_in_the_page():
+    """The perturbation chapter's errors fall and rise over many decades; the dot is a double, the curve is packed."""
+    explorer, packer = made("perturbation.coupling"), Packer()
+    tables = {}
+    for function in explorer.functions:
+        tables.update(function.pack(explorer.controls, packer)["outputs"])
+    read = {name: unpacked(tables[name], b"".join(packer.parts)) for name in ("error", "at")}
+    orders = len(explorer.controls["order"].stops)
+    assert np.nanmax(read["error"][0]) / np.nanmin(read["error"][0]) > 1e3
+    np.testing.assert_allclose(read["error"], read["at"].reshape(-1, orders), rtol=1e-3)
 
 
 def unpacked(packed: dict, buffer: bytes) -> np.ndarray:
@@ -456,9 +483,10 @@ def unpacked(packed: dict, buffer: bytes) -> np.ndarray:
     size = packed["rows"] * packed["columns"]
     if "f8" in packed:
         return np.frombuffer(buffer, "<f8", size, packed["f8"]).reshape(packed["rows"], -1)
-    low, span = np.frombuffer(buffer, "<f8", 2 * packed["rows"], packed["range"]).reshape(2, -1, 1)
+    low, span, logarithmic = np.frombuffer(buffer, "<f8", 3 * packed["rows"], packed["range"]).reshape(3, -1, 1)
     steps = np.frombuffer(buffer, "<u2", size, packed["u2"]).reshape(packed["rows"], -1)
-    return np.where(steps == 65535, np.nan, low + span / 65534 * steps)
+    values = low + span / 65534 * steps
+    return np.where(steps == 65535, np.nan, np.where(logarithmic, np.exp(np.where(logarithmic, values, 0)), values))
 
 
 # ---- the live form, without a browser ------------------------------------------------------------------------------
@@ -561,7 +589,7 @@ def network_bounds(at: dict) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         for layer in module:
             if isinstance(layer, nn.Linear):
                 W, b = layer.weight.detach().numpy(), 0 if layer.bias is None else layer.bias.detach().numpy()
-                dW = np.array([[half_a_step(row)] for row in W])
+                dW = np.array([[half_a_step(row).max()] for row in W])
                 v, d = W @ v + b, np.abs(W) @ d + dW[:, 0] * (np.abs(v) + d).sum() + 1e-14
             else:
                 v, d = layer(torch.tensor(v)).numpy(), lipschitz.get(type(layer).__name__, 1.0) * d
@@ -862,6 +890,6 @@ def fill_of_the_page(chromium):
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(number=st.one_of(st.floats(-1e15, 1e15), st.integers(-(10**15), 10**15), st.floats(-1, 1), st.booleans(),
                         st.integers(-4000, 4000).map(lambda k: k / 16)),  # halves, to be rounded alike
-       form=st.sampled_from(["{v}", "{v:d}", "{v:.0f}", "{v:.1f}", "{v:.3f}", "{v:+.2f}", "{v:+.4f}", "a {v:.1f} b"]))
+       form=st.sampled_from(["{v}", "{v:d}", "{v:.0f}", "{v:.1f}", "{v:.3f}", "{v:+.2f}", "{v:+.4f}", "a {v:.1f} b", "{v} || no"]))
 def test_the_page_writes_numbers_as_python_does(fill_of_the_page, number, form):
     assert fill_of_the_page(form, number) == fill(form, {"v": number})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Hand, Snapshot, assert_agrees, half_a_step, visit
+from browser import Hand, Snapshot, assert_agrees, half_a_step, is_near, visit
 from gallery import gallery, trouble
 from lab import Notebook, open_notebook, serve, write_notebook
 
@@ -87,7 +87,7 @@ def test_kernel_and_page_say_the_same_over_every_control(title, notebook, chromi
     for one, other in zip(live, static, strict=True):
         assert one.params == other.params and one.readout == other.readout
         for name in set(one.frame) - set(explorer.controls):
-            np.testing.assert_allclose(other.frame[name], one.frame[name], rtol=0, atol=half_a_step(one.frame[name]))
+            assert is_near(other.frame[name], one.frame[name], half_a_step(one.frame[name])), name
 
 
 def test_jupyterlab_leaves_the_keys_to_the_controls(notebook):

@@ -6,9 +6,9 @@ hardly varies under q, a few terms of an expansion of it suffice::
     moments:    p(x)     ≈ exp(V0) sum_{k=0..K} E_q[(W - V0)^k] / k!        around a reference energy V0
     cumulants:  log p(x) ≈ sum_{n=1..K} kappa_n / n! = E_q[W] + 1/2 Var_q[W] + ...
 
-For odd K the first is a lower bound, whatever V0; K = 1 is the ELBO. It converges where ``E_q[exp |W|]`` is
-finite, and elsewhere is at best asymptotic. The second needs that too, and that ``E_q[exp(tW)]`` has no zero
-at complex ``|t| <= 1``.
+For odd K the first is a lower bound, whatever V0; K = 1 is the ELBO. It converges if ``E_q[exp |W|]`` is
+finite; the second, if ``E_q[exp(tW)]`` is analytic and has no zero in a disc of complex t around 0 that reaches
+beyond 1. Both conditions are sufficient. Where they fail the series are often asymptotic.
 
 Source: Bamler, Zhang, Opper & Mandt (2017), Perturbative black box variational inference; Bender & Orszag
 (1999).
@@ -61,30 +61,35 @@ def moments(log_weights: Tensor, order: int, about: Tensor | float = 0.0,
     Returns:
         (..., K), in powers of nats.
     """
-    u = log_weights - torch.as_tensor(about, dtype=log_weights.dtype, device=log_weights.device).unsqueeze(-1)
-    powers = torch.stack([u**k for k in range(1, count("order", order, least=1) + 1)], -2)  # (..., K, S)
+    v = log_weights - torch.as_tensor(about, dtype=log_weights.dtype, device=log_weights.device).unsqueeze(-1)
+    powers = torch.stack([v**k for k in range(1, count("order", order, least=1) + 1)], -2)  # (..., K, S)
     return powers.mean(-1) if probabilities is None else powers @ probabilities
 
 
 def cumulants(moments: Tensor) -> Tensor:
-    """Cumulants kappa_1, ..., kappa_K from the moments m_1, ..., m_K of one variable: (..., K) -> (..., K)::
+    """Cumulants from the moments m_1, ..., m_K: (..., K) -> (..., K)::
 
         kappa_n = m_n - sum_{k=1..n-1} binom(n-1, k-1) kappa_k m_{n-k}
 
-    They are the derivatives at 0 of log E[exp(t W)], so kappa_1 is the mean and kappa_2 the variance.
+    They are the derivatives at 0 of log E[exp(t W)]: kappa_1 is the mean,
+    kappa_2 the variance.
     """
     found: list[Tensor] = []
     for n in range(1, moments.shape[-1] + 1):
-        known = sum(math.comb(n - 1, k - 1) * found[k - 1] * moments[..., n - k - 1] for k in range(1, n))
+        known = sum(math.comb(n - 1, k - 1) * found[k - 1]
+                    * moments[..., n - k - 1] for k in range(1, n))
         found.append(moments[..., n - 1] - known)
     return torch.stack(found, -1)
 
 
-def truncated_exp(u: Tensor, order: int) -> Tensor:
-    """sum_{k=0..K} u^k / k!, elementwise. For odd K it lies below exp(u) for every u, and touches it at 0."""
-    total = torch.ones_like(u)
-    for k in range(count("order", order, least=0), 0, -1):  # Horner's rule
-        total = 1 + u / k * total
+def truncated_exp(v: Tensor, order: int) -> Tensor:
+    """sum_{k=0..K} v^k / k!, elementwise.
+
+    For odd K it lies below exp(v) for every v, and touches it at 0.
+    """
+    order, total = count("order", order, least=0), torch.ones_like(v)
+    for k in range(order, 0, -1):  # Horner's rule
+        total = 1 + v / k * total
     return total
 
 
@@ -109,8 +114,8 @@ def best_reference(log_weights: Tensor, order: int, probabilities: Tensor | None
     low, high = W.amin(-1), W.amax(-1)
     while bool((high - low > 1e-13 * (1 + low.abs() + high.abs())).any()):
         middle = 0.5 * (low + high)
-        u = (W - middle.unsqueeze(-1)) / (W.amax(-1) - W.amin(-1)).unsqueeze(-1)  # no power overflows
-        last = (u**order).mean(-1) if probabilities is None else u**order @ probabilities
+        v = (W - middle.unsqueeze(-1)) / (W.amax(-1) - W.amin(-1)).unsqueeze(-1)  # no power overflows
+        last = (v**order).mean(-1) if probabilities is None else v**order @ probabilities
         low, high = torch.where(last > 0, middle, low), torch.where(last > 0, high, middle)
     return 0.5 * (low + high)
 
@@ -132,11 +137,12 @@ def bound(log_weights: Tensor, order: int, reference: Tensor | float | None = No
 
     Source: Bamler, Zhang, Opper & Mandt (2017).
     """
+    W, p = log_weights, probabilities
     if reference is None:
-        reference = best_reference(log_weights, order if order % 2 else 1, probabilities)
-    V0 = torch.as_tensor(reference, dtype=log_weights.dtype, device=log_weights.device)
-    series = truncated_exp(log_weights - V0.unsqueeze(-1), order)
-    total = series.mean(-1) if probabilities is None else series @ probabilities
+        reference = best_reference(W, order if order % 2 else 1, p)
+    V0 = torch.as_tensor(reference, dtype=W.dtype, device=W.device)
+    series = truncated_exp(W - V0.unsqueeze(-1), order)
+    total = series.mean(-1) if p is None else series @ p
     return V0 + torch.where(total > 0, total, 0.0).log()
 
 
@@ -200,8 +206,8 @@ def approximate(problem: Problem, q: Distribution | None = None, *, order: int =
     series = _Series(order, expansion, reference)
     if by_rule:
         num_points = POINTS[problem.dim] if num_points is None else count("num_points", num_points, least=3)
-        W, probabilities = _by_quadrature(problem, q, num_points)
-        coarse = series.summed(*_by_quadrature(problem, q, 2 * num_points // 3))
+        W, probabilities = by_quadrature(problem, q, num_points)
+        coarse = series.summed(*by_quadrature(problem, q, 2 * num_points // 3))
     else:
         num_samples = 20_000 if num_samples is None else count("num_samples", num_samples, least=2)
         W, probabilities = _by_samples(problem, q, num_samples, seed), None
@@ -281,8 +287,17 @@ def _quadrature_error(problem: Problem, value: float, coarse: float, num_points:
     return error
 
 
-def _by_quadrature(problem: Problem, q: MultivariateNormal, num_points: int) -> tuple[Tensor, Tensor]:
-    """W at the nodes of Gauss and Hermite's product rule for q, and their probabilities: (S,), (S,)."""
+def by_quadrature(problem: Problem, q: MultivariateNormal, num_points: int) -> tuple[Tensor, Tensor]:
+    """W = log p(x, z) - log q(z) in nats at the nodes of a quadrature rule for q, and their probabilities::
+
+        E_q[f(W)] ≈ sum_s p_s f(W_s)        by Gauss and Hermite's product rule, S = num_points^d
+
+    Returns:
+        W and p, (S,) each; `moments`, `best_reference` and `bound` take them.
+
+    Raises:
+        PerturbationError: where W is not finite.
+    """
     eps, probabilities = _standard_nodes(q, num_points)
     with torch.no_grad():
         return _log_weights(problem, *_moved(eps, q.loc, q.scale_tril)), probabilities

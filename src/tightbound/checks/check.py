@@ -60,14 +60,15 @@ class Check:
         num_instances: how many instances are drawn.
         tolerance: allowed error, relative to the size of the right answer or one, whichever is larger.
         seconds: how long the student's function may take for all of them.
+        when_nan: what to say besides where the answer is NaN.
     """
 
     def __init__(self, name: str, *, draw: Callable[[random.Random], dict], reference: Callable, outputs: Sequence[str],
                  wrongs: Sequence[Wrong], hints: Sequence[str], num_instances: int = 20, tolerance: float = 1e-6,
-                 seconds: float = 20.0):
+                 seconds: float = 20.0, when_nan: str = ""):
         self.name, self.draw, self.reference, self.outputs = name, draw, reference, tuple(outputs)
         self.wrongs, self.hints, self.num_instances = tuple(wrongs), Hints(name, tuple(hints)), num_instances
-        self.tolerance, self.seconds = tolerance, seconds
+        self.tolerance, self.seconds, self.when_nan = tolerance, seconds, when_nan
 
     def __call__(self, function: Callable, *, seed: int | None = None) -> None:
         """Prints that `function` is right, or raises.
@@ -126,7 +127,7 @@ class Check:
                 return "shape", f"{name} should have shape {tuple(wanted.shape)}, got {tuple(output.shape)}"
             if bool(torch.isnan(output).any()):
                 return "NaN", (f"{name} {_are(name)} NaN: 0/0 or 0 times infinity, a logarithm or a root of a negative "
-                               "number, or an exponential that became infinite?")
+                               f"number, or an exponential that became infinite? {self.when_nan}").strip()
         return None
 
     def _explain(self, bad: list[int], instances, got, right, fault) -> tuple[str, str]:
@@ -231,7 +232,14 @@ def _short(value, digits: int = 4) -> str:
 
 
 def _describe(arguments: dict) -> str:
-    return ", ".join(f"{name} = {_short(value)}" for name, value in arguments.items())
+    return ", ".join(f"{name} = {_listed(value)}" for name, value in arguments.items())
+
+
+def _listed(value) -> str:
+    if isinstance(value, Tensor) and value.ndim == 1 and len(value) > 16:  # too many to be read
+        first = ", ".join(f"{float(v):.6g}" for v in value[:5])
+        return f"[{first}, ..., {float(value[-1]):.6g}] ({len(value)} numbers)"
+    return _short(value)
 
 
 class _OutOfTime(BaseException):

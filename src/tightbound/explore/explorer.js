@@ -221,7 +221,9 @@ function legend(spec) {
     const item = list.appendChild(make("li"));
     const dash = (spec.dashes[mark.role] ?? []).map((d) => 2 * d).join(" ");
     const sign = { area: `<rect y="2" width="35" height="8" fill="var(--tb-${mark.role})" opacity=".45"/>`,
-      points: `<circle cx="18" cy="6" r="4" fill="var(--tb-${mark.role})"/>`,
+      points: { circle: `<circle cx="18" cy="6" r="4" fill="var(--tb-${mark.role})"/>`,
+        square: `<rect x="14" y="2" width="8" height="8" fill="var(--tb-${mark.role})"/>`,
+        cross: `<path d="M14 2l8 8m0 -8l-8 8" stroke="var(--tb-${mark.role})" stroke-width="2"/>` }[mark.shape],
       arrows: `<path d="M0 6h27" stroke="var(--tb-${mark.role})" stroke-width="2.5"/>
         <path d="M35 6l-9-4.5v9z" fill="var(--tb-${mark.role})"/>`,
     }[mark.type]
@@ -390,7 +392,12 @@ function bitmap(ctx, mark, X, Y, rows, columns, upwards, colour) {
 }
 
 // The same templates as tightbound.explore.marks.fill: {name}, {name:d}, {name:.3f}, {name:+.3f}.
+// Of alternatives, parted by "||", it is the first in which no number is missing, else the last.
 function fill(template, values) {
+  const all = template.split(" || ").map((part) => filled(part, values));
+  return all.find((words) => !words.includes("n/a")) ?? all[all.length - 1];
+}
+function filled(template, values) {
   return template.replace(/\{(\w+)(?::([^}]*))?\}/g, (_, name, form) => {
     const value = values[name];
     if (typeof value === "string") return value;
@@ -429,19 +436,21 @@ class StaticModel {
   }
 }
 
-// A packed array: row(i) reads one row, either plain or as 16-bit steps between the row's ends.
+// A packed array: row(i) reads one row, either plain or as 16-bit steps between the row's ends, or between the
+// logarithms of its ends.
 function unpack(packed, buffer) {
   const { rows, columns } = packed;
   if ("f8" in packed) {
     const all = new Float64Array(buffer, packed.f8, rows * columns);
     return (i, into, weight) => { for (let j = 0; j < columns; j++) into[j] += weight * all[i * columns + j]; };
   }
-  const ends = new Float64Array(buffer, packed.range, 2 * rows), steps = new Uint16Array(buffer, packed.u2, rows * columns);
+  const ends = new Float64Array(buffer, packed.range, 3 * rows), steps = new Uint16Array(buffer, packed.u2, rows * columns);
   return (i, into, weight) => {
-    const low = ends[i], scale = ends[rows + i] / 65534;
+    const low = ends[i], scale = ends[rows + i] / 65534, logarithmic = ends[2 * rows + i];
     for (let j = 0; j < columns; j++) {
       const step = steps[i * columns + j];
-      into[j] += weight * (step === 65535 ? NaN : low + scale * step);
+      const value = step === 65535 ? NaN : low + scale * step;
+      into[j] += weight * (logarithmic ? Math.exp(value) : value);
     }
   };
 }

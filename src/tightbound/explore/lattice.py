@@ -20,10 +20,15 @@ ACTIVATIONS = {repr(layer): type(layer).__name__.lower() for layer in (  # what 
     nn.ReLU(), nn.Tanh(), nn.Sigmoid(), nn.Softplus(), nn.ELU(), nn.SiLU(), nn.Identity())}
 
 
+LOGARITHMIC = (math.log(1e3), 131.0)  # in steps of the logarithm: a row spanning so many nats, exact to a thousandth
+
+
 class Packer:
     """Collects arrays into one buffer, each as rows of 16-bit steps between the row's least and greatest value.
 
-    Rows of up to 8 numbers, whose digits may be read, keep double precision. NaN (and infinity) is kept as NaN.
+    A row of positive numbers that spans more than a factor of 1000, as on a logarithmic axis, goes in steps of its
+    logarithm, unless (beyond 56 decades) that would cost more than a thousandth of a number. Rows of up to 8 numbers,
+    whose digits may be read, keep double precision. NaN (and infinity) is kept as NaN.
     """
 
     def __init__(self):
@@ -35,13 +40,16 @@ class Packer:
         if rows.shape[1] <= 8:
             return {"rows": rows.shape[0], "columns": rows.shape[1], "f8": self._append(rows)}
         blank = np.isnan(rows)
-        low = np.where(blank, np.inf, rows).min(1)
-        span = np.where(blank, -np.inf, rows).max(1) - low
-        low, span = np.where(np.isfinite(low), low, 0.0), np.where(np.isfinite(span), span, 0.0)
+        low, high = np.where(blank, np.inf, rows).min(1), np.where(blank, -np.inf, rows).max(1)
+        low, high = np.where(blank.all(1), 0.0, low), np.where(blank.all(1), 0.0, high)
+        logarithmic = in_logarithms(low, high)
+        rows = np.where(logarithmic[:, None], _log(rows), rows)
+        low, high = (np.where(logarithmic, _log(end), end) for end in (low, high))
+        span = high - low
         steps = np.where(blank, 0, (rows - low[:, None]) / np.where(span > 0, span, 1)[:, None] * 65534)
         coded = np.where(blank, 65535, np.rint(steps)).astype("<u2")
-        return {"rows": rows.shape[0], "columns": rows.shape[1], "range": self._append(np.stack([low, span])),
-                "u2": self._append(coded)}
+        return {"rows": rows.shape[0], "columns": rows.shape[1],
+                "range": self._append(np.stack([low, span, logarithmic])), "u2": self._append(coded)}
 
     def _append(self, array: np.ndarray) -> int:
         data = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes()
@@ -53,6 +61,17 @@ class Packer:
     def text(self) -> str:
         """Everything added, compressed, as base64."""
         return base64.b64encode(gzip.compress(b"".join(self.parts), 9, mtime=0)).decode()
+
+
+def in_logarithms(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Whether rows with these ends are packed in steps of their logarithm."""
+    span = np.where(low > 0, _log(high) - _log(low), 0.0)
+    return (LOGARITHMIC[0] < span) & (span < LOGARITHMIC[1])
+
+
+def _log(values: np.ndarray) -> np.ndarray:
+    """The logarithm of what is positive; the rest, which no one asks for, is 0."""
+    return np.log(np.where(values > 0, values, 1.0))
 
 
 class Function:

@@ -23,7 +23,8 @@ def fill(template: str, values: Mapping[str, object]) -> str:
     """A template like ``"gap {gap:+.3f} nats"`` with numbers put in, exactly as the page does it.
 
     Formats: ``{name}`` as it is (to six digits), ``{name:d}`` an integer, ``{name:.3f}`` and ``{name:+.3f}`` decimals,
-    halves rounded away from zero. A number that is not finite reads "n/a", and a minus is a minus sign.
+    halves rounded away from zero. A number that is not finite reads "n/a", and a minus is a minus sign. Of alternatives
+    (``"root {x:.2f} || no root"``) it is the first in which no number is missing, else the last.
 
     Raises:
         ValueError: for a name that has no value, or another format.
@@ -38,7 +39,8 @@ def fill(template: str, values: Mapping[str, object]) -> str:
         value = values[name]
         return value if isinstance(value, str) else _digits(float(np.asarray(value).reshape(-1)[0]), form)
 
-    return re.sub(r"\{(\w+)(?::([^}]*))?\}", one, template)
+    filled = [re.sub(r"\{(\w+)(?::([^}]*))?\}", one, part) for part in template.split(" || ")]
+    return next((words for words in filled if "n/a" not in words), filled[-1])
 
 
 def _digits(number: float, form: str) -> str:
