@@ -149,6 +149,11 @@ def faulty(check, fault):
     return GENERAL[fault] or {"shape": shape, "NaN": nan}[fault]
 
 
+def test_renamed_arguments_are_told_by_name():
+    name, message = small().diagnose(lambda y: y.sum(), seed=0)
+    assert name == "arguments" and "keep the names of the arguments" in message and "x" in message
+
+
 @each_check
 def test_general_faults_have_messages_of_their_own(check):
     found = {fault: check.diagnose(faulty(check, fault), seed=0) for fault in GENERAL}

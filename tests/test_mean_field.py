@@ -543,6 +543,16 @@ def test_the_ising_explorer():
         assert frame["log_z"] > frame["best"] > np.nanmax(frame["bound"]) - 1e-3
 
 
+def test_the_ising_explorer_says_where_its_start_ends():
+    explorer = explore.ising()
+    assert 0.0 in explorer.controls["start"].stops
+    for beta, start in itertools.product((0.2, 0.4, 0.6), (-0.9, 0.0, 0.15)):
+        frame = explorer.frame(beta=beta, start=start)
+        found = float(mean_field.naive(problems.Ising(6, beta), start=start).magnetisation.mean())
+        assert float(frame["end"]) == pytest.approx(found, abs=1e-3)
+    assert float(explorer.frame(beta=0.4, start=0.0)["reached"]) == 0.0
+
+
 def test_the_mixture_explorer():
     explorer = explore.mixture()
     for concentration in ("0.001", "0.1", "10"):

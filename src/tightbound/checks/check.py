@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import html
+import inspect
 import random
 import signal
 import threading
@@ -91,6 +92,8 @@ class Check:
         got, fault, end = [], None, time.monotonic() + self.seconds
         for arguments, expected in zip(instances, right):
             given = copy.deepcopy(arguments)
+            if not _accepts(function, given):
+                return "arguments", f"keep the names of the arguments: your function is called with {', '.join(given)}"
             try:
                 with _time_limit(end - time.monotonic()):
                     value = function(**given)
@@ -193,6 +196,19 @@ class Hints:
     def _repr_html_(self) -> str:
         return "".join(f"<details>{SUMMARY}Hint {i + 1} for {html.escape(self.name)}</summary>"
                        f'<p class="tex2jax_process">{html.escape(text)}</p></details>' for i, text in enumerate(self.texts))
+
+
+def _accepts(function: Callable, arguments: dict) -> bool:
+    """Whether `function` can be called with arguments of these names."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some built-in functions have none
+        return True
+    try:
+        signature.bind(**arguments)
+    except TypeError:
+        return False
+    return True
 
 
 def _outputs(value) -> list[Tensor]:

@@ -9,6 +9,7 @@ import random
 import torch
 from torch import Tensor
 
+from tightbound import laplace
 from tightbound import mean_field as method
 from tightbound.checks.check import Check, Wrong
 from tightbound.checks.quiz import Option, Question, Quiz
@@ -99,6 +100,10 @@ spin = Check(
               "this is the probability that the spin points up; its mean runs from -1 to 1."),
         Wrong("sigmoid", lambda neighbours, beta, field: torch.sigmoid(beta * neighbours.sum() + field),
               "a sigmoid belongs to states 0 and 1. Here the two states are -1 and +1: normalise exp(a) and exp(-a)."),
+        Wrong("half the coupling", lambda neighbours, beta, field: torch.tanh(0.5 * beta * neighbours.sum() + field),
+              "the pull of the neighbours is half of what it should be: this spin's pairs stand in the log joint whole, each once."),
+        Wrong("hard sign", lambda neighbours, beta, field: torch.sign(beta * neighbours.sum() + field),
+              "the spin is set to the side it is pulled to. Its factor is a distribution, and gives the other side some probability too."),
         Wrong("field left out", lambda neighbours, beta, field: torch.tanh(beta * neighbours.sum()),
               "the outer field is missing: it pulls at the spin whatever its neighbours do."),
         Wrong("beta on the field too", lambda neighbours, beta, field: torch.tanh(beta * (neighbours.sum() + field)),
@@ -127,7 +132,7 @@ spin = Check(
 # 3. What a Dirichlet expects of a logarithm -----------------------------------------------------------------------------
 
 def _draw_dirichlet(stream):
-    return {"concentration": torch.tensor([stream.uniform(0.3, 6) for _ in range(stream.randint(3, 5))], dtype=torch.float64)}
+    return {"concentration": torch.tensor([stream.uniform(1.1, 8) for _ in range(stream.randint(3, 5))], dtype=torch.float64)}
 
 
 expected_log = Check(
@@ -136,6 +141,14 @@ expected_log = Check(
     wrongs=[
         Wrong("log of the mean", lambda concentration: torch.log(concentration / concentration.sum()),
               "this is the logarithm of the mean, which by Jensen's inequality is larger than the mean of the logarithm."),
+        Wrong("log of the sum", lambda concentration: torch.digamma(concentration) - torch.log(concentration.sum()),
+              "the first term is right; the second is of the same kind, and a logarithm only comes near it."),
+        Wrong("numerator one off", lambda concentration: torch.digamma(concentration + 1) - torch.digamma(concentration.sum()),
+              "the first argument is one too large."),
+        Wrong("exponents for parameters", lambda concentration: torch.digamma(concentration - 1) - torch.digamma((concentration - 1).sum()),
+              "the exponents of the density are one less than its parameters; the formula is in the parameters."),
+        Wrong("log of the mode", lambda concentration: torch.log((concentration - 1) / (concentration.sum() - len(concentration))),
+              "this is the logarithm of the mode, of the likeliest weights; asked for is a mean."),
         Wrong("second term left out", lambda concentration: torch.digamma(concentration),
               "half of it: this would be the answer for independent gamma variables that nobody has made to sum to one."),
         Wrong("sum of digammas", lambda concentration: torch.digamma(concentration) - torch.digamma(concentration).sum(),
@@ -193,6 +206,18 @@ bound = Check(
               "the spread is twice too large: the quadratic form carries a half."),
         Wrong("no half before the entropy", lambda height, mean, precision, m, v: _fit(height, mean, precision, m, v) - _spread(precision, v) + 2 * _entropies(v),
               "the entropy is twice too large: a Gaussian's holds the log of a standard deviation."),
+        Wrong("entropy without 2 pi", lambda height, mean, precision, m, v: _fit(height, mean, precision, m, v) - _spread(precision, v)
+              + 0.5 * (torch.log(v) + 1).sum(),
+              "the entropy lacks a logarithm of 2 pi: it comes from the normaliser of the Gaussian."),
+        Wrong("whole log-variance in the entropy", lambda height, mean, precision, m, v: _fit(height, mean, precision, m, v) - _spread(precision, v)
+              + (torch.log(v) + 0.5 * (LOG_2PI + 1)).sum(),
+              "in the entropy the logarithm of the variance stands without its half."),
+        Wrong("off-diagonals in the spread", lambda height, mean, precision, m, v: _fit(height, mean, precision, m, v)
+              - 0.5 * (precision @ v).sum() + _entropies(v),
+              "entries beside the diagonal of the precision got into the spread. The factors are independent, so their covariances are zero."),
+        Wrong("no half before the fit", lambda height, mean, precision, m, v: 2 * _fit(height, mean, precision, m, v) - height
+              - _spread(precision, v) + _entropies(v),
+              "where the means stand, the quadratic form lacks its half."),
         Wrong("entropy without its constant", lambda height, mean, precision, m, v: _fit(height, mean, precision, m, v) - _spread(precision, v)
               + 0.5 * torch.log(v).sum(),
               "the entropy of a Gaussian of variance one is not zero: a constant a latent is missing."),
@@ -247,6 +272,9 @@ responsibilities = Check(
               "these are the logarithms of the responsibilities."),
         Wrong("uncertainty of the mean left out", _with(unsure=0.0),
               "the mean of each component is taken as known. Under q it is uncertain, and E[(x - mu)' Lambda (x - mu)] has a term for that."),
+        Wrong("one dimension of uncertainty", lambda **arguments: torch.softmax(
+            _scores(**arguments, unsure=0.5 / len(arguments["x"])), 0) if len(arguments["x"]) > 1 else _responsibilities(**arguments),
+              "the uncertainty of the mean is counted for one dimension; a datum has several."),
         Wrong("no half before the uncertainty", _with(unsure=1.0),
               "the term of the uncertain mean is twice too large: it comes out of the same quadratic form, which carries a half."),
         Wrong("sign of the uncertainty", _with(unsure=-0.5),
@@ -274,34 +302,48 @@ responsibilities = Check(
 def _draw_axes(stream):
     rho, scales = stream.choice((-1, 1)) * stream.uniform(0.75, 0.95), [stream.uniform(0.5, 3) for _ in range(2)]
     covariance = torch.tensor([[scales[0] ** 2, rho * scales[0] * scales[1]], [rho * scales[0] * scales[1], scales[1] ** 2]], dtype=torch.float64)
-    mean, height, Lambda = _vector(stream, 2), stream.uniform(-8, -2), torch.linalg.inv(covariance)
-    return {"problem": Problem(lambda z: height - 0.5 * ((z - mean) @ Lambda * (z - mean)).sum(-1), 2, name="leaning")}
+    mean, height, Lambda, bend = _vector(stream, 2), stream.uniform(-8, -2), torch.linalg.inv(covariance), stream.uniform(0.01, 0.03)
+
+    def log_joint(z):  # a Gaussian with its tails cut back a little, alike in all axes that whiten it
+        square = ((z - mean) @ Lambda * (z - mean)).sum(-1)
+        return height - 0.5 * square - bend * square**2
+
+    return {"problem": Problem(log_joint, 2, name="correlated")}
 
 
-@functools.lru_cache(maxsize=64)
-def _leaning(problem) -> tuple[float, float, float]:
-    """Log evidence, mean-field bound, and 1/2 log det of the covariance, in closed form."""
-    origin = torch.zeros(2, dtype=torch.float64)
-    value, gradient = problem.value_and_gradient(origin)
-    Lambda = -problem.hessian(origin)
-    evidence = (float(value) + 0.5 * float(gradient @ torch.linalg.solve(Lambda, gradient)) + LOG_2PI
-                - 0.5 * float(torch.logdet(Lambda)))
-    return evidence, evidence - method.factorise(method.GaussianPosterior(origin, Lambda)).kl, -0.5 * float(torch.logdet(Lambda))
+@functools.lru_cache(maxsize=256)
+def _turned(problem, turn: str = "white") -> float:
+    """The mean-field bound in coordinates w, z = c + A w, with A from the Cholesky factor L of Laplace's covariance."""
+    q = laplace.approximate(problem).q
+    L = q.scale_tril
+    A = {"white": L, "transposed": L.T, "none": torch.eye(2, dtype=L.dtype)}[turn]
+    shift = torch.linalg.slogdet(A).logabsdet
+    return float(method.approximate(Problem(lambda w: problem.log_joint(q.loc + w @ A.T) + shift, 2, name="turned")).log_evidence)
+
+
+@functools.lru_cache(maxsize=256)
+def _half_log_det(problem) -> float:
+    return float(laplace.approximate(problem).q.scale_tril.diagonal().log().sum())
 
 
 axes = Check(
-    "turned axes", draw=_draw_axes, reference=lambda problem: _leaning(problem)[0], outputs=["bound"], num_instances=3, tolerance=1e-4,
+    "turned axes", draw=_draw_axes, reference=lambda problem: _turned(problem), outputs=["bound"], num_instances=3, tolerance=1e-4,
     wrongs=[
-        Wrong("axes as they were", lambda problem: _leaning(problem)[1],
+        Wrong("axes as they were", lambda problem: _turned(problem, "none"),
               "this is the bound in the problem's own coordinates, or in coordinates that are only stretched. Stretching does not help: "
               "what costs is the correlation."),
-        Wrong("Jacobian left out", lambda problem: _leaning(problem)[0] - _leaning(problem)[2],
+        Wrong("Laplace's evidence", lambda problem: float(laplace.approximate(problem).log_evidence),
+              "this is Laplace's estimate, which is no bound, and off where the posterior is not quite Gaussian. Take its axes, and let "
+              "mean field make the bound in them."),
+        Wrong("transposed", lambda problem: _turned(problem, "transposed"),
+              "the triangular factor stands the wrong way round: with w as a row, its product with which matrix has the covariance of z?"),
+        Wrong("Jacobian left out", lambda problem: _turned(problem) - _half_log_det(problem),
               "the change of coordinates changes volumes, and their logarithm is missing from the log joint."),
-        Wrong("Jacobian the wrong way", lambda problem: _leaning(problem)[0] - 2 * _leaning(problem)[2],
+        Wrong("Jacobian the wrong way", lambda problem: _turned(problem) - 2 * _half_log_det(problem),
               "the log-Jacobian has the wrong sign. Ask of which map it is the derivative: from new coordinates to old."),
-        Wrong("minus the bound", lambda problem: -_leaning(problem)[0],
+        Wrong("minus the bound", lambda problem: -_turned(problem),
               "the sign of the whole is turned around."),
-        Wrong("evidence, not its logarithm", lambda problem: math.exp(_leaning(problem)[0]),
+        Wrong("evidence, not its logarithm", lambda problem: math.exp(_turned(problem)),
               "this is the evidence itself; asked for is its logarithm, in nats."),
     ],
     hints=["With z = c + L w, the density of w is that of z times |det L|. Which L makes the w of a Gaussian independent?",
@@ -319,23 +361,23 @@ quiz = Quiz("mean-field", [
         Option("1.36.", "Mean field is never too wide on a Gaussian: q avoids every place where the posterior is low.")]),
     Question("In q_i ∝ exp E[log p(x, z)], over what is the expectation?", [
         Option("All of q.", "Then nothing would depend on z_i any more, and q_i would be flat."),
-        Option("The posterior of the other latents.", "That would be nearly the true marginal, but it is what we cannot compute."),
-        Option("The other factors, as they are now.", "Right: and so each update depends on the others, and they are taken in turn.", True),
+        Option("The posterior of the other latents.", "It is what we cannot compute; and even it would not give the marginal: averaging the log is not integrating out."),
+        Option("The other factors, as they are now.", "And so each update depends on the others, and they are taken in turn.", True),
         Option("The prior of the other latents.", "The prior is inside of the log joint. The expectation is over the current q.")]),
     Question("Coordinate ascent has stopped: no factor's update raises the bound. So q …", [
         Option("is the best factorised density.", "Each factor is best given the others. Two spins that both point the wrong way hold each other there."),
-        Option("is a fixed point, which may be one of several.", "Right: start it from several places and keep the highest bound.", True),
+        Option("is a fixed point, which may be one of several.", "Start it from several places and keep the highest bound.", True),
         Option("has the right means.", "On a Gaussian it has. In general even the means are off."),
         Option("is the posterior.", "Only if the latents are independent given the data.")]),
-    Question("A ferromagnet above its critical beta, without a field. Mean field says m = 0.9; exactly, E[s] is", [
+    Question("A ferromagnet on a finite lattice, without a field, at beta = 0.6, well in its ordered phase. Mean field says m = 0.98; exactly, E[s] is", [
         Option("0, for up and down are equally likely.", "The posterior has two humps, and q sits on one of them. Half of the mass is missing, which costs log 2.", True),
-        Option("0.9.", "A single hump of it has about that. The whole posterior is symmetric."),
-        Option("a little below 0.9.", "In one of the two phases, yes. But both belong to the posterior."),
+        Option("0.98.", "A single hump of it has about that. The whole posterior is symmetric."),
+        Option("a little below 0.98.", "In one of the two phases, yes. But both belong to the posterior."),
         Option("undefined.", "On any finite lattice it is a finite sum.")]),
     Question("A Bayesian mixture with ten components ends with three in use. What can you conclude?", [
         Option("The data come from three groups.", "From another start it may end with four. It is a local search."),
-        Option("Seven components have lost all their data, and cost next to nothing now.", "Right: their factors are back at the prior. "
-               "Whether three is better than two, compare their bounds to see.", True),
-        Option("Ten was too many, so the evidence of ten is low.", "The unused ones hardly lower it: that is why they can switch off."),
+        Option("Seven components have lost all their data, and with a prior that likes few they cost little.", "Their factors are back at the prior. "
+               "What that costs hangs on the prior: little with a small concentration. Whether three is better than two, compare their bounds to see.", True),
+        Option("Ten was too many, so the evidence of ten is low.", "With a small concentration the unused ones lower it little. How much, only a comparison of bounds tells."),
         Option("The bound is exact.", "It is not even close: labels can be permuted, and q knows one order only.")]),
 ])

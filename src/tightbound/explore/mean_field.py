@@ -81,7 +81,7 @@ def ising() -> Explorer:
         up = 0.5 * (1 + grid)
         safe = up.clip(1e-12, 1 - 1e-12)
         bound = 2 * beta * grid**2 - safe * np.log(safe) - (1 - safe) * np.log1p(-safe)
-        m = brentq(lambda m: math.tanh(4 * beta * m) - m, 1e-3, 1) if 4 * beta > 1 else 0.0
+        m = _fixed_point(beta)
         truth, log_z = mean_field.onsager(beta)
         best = float(2 * beta * m**2 + _entropy(m))
         return {"pull": np.tanh(4 * beta * grid), "bound": bound, "log_z": log_z, "floor": np.full(2, log_z),
@@ -94,7 +94,10 @@ def ising() -> Explorer:
             path.append(math.tanh(4 * beta * path[-1]))
         x, y = np.repeat(path, 2)[:-1], np.repeat(path, 2)[1:]
         y = np.concatenate([[path[0]], y[1:]])
-        return {"web_x": x, "web_y": y}
+        reached = path[-1]
+        return {"web_x": x, "web_y": y, "dot": [reached], "reached": round(reached, 3) + 0.0,
+                "height": [2 * beta * reached**2 + _entropy(reached)],
+                "end": math.copysign(_fixed_point(beta), start) + 0.0 if start and 4 * beta > 1 else 0.0}
 
     def figure():
         fig, (left, right) = figures.subplots(1, 2, figsize=(7.6, 3.5))
@@ -109,23 +112,32 @@ def ising() -> Explorer:
     return Explorer(
         [curves, cobweb],
         {"beta": Slider("inverse temperature beta", betas, 0.4, play=True),
-         "start": Slider("start", np.linspace(-0.9, 0.9, 13), 0.15)},
+         "start": Slider("start", np.round(np.linspace(-0.9, 0.9, 13), 2) + 0.0, 0.15)},
         figure,
         [Line(x=grid, y="pull", label="tanh(4 beta m)"),
-         Line(x="web_x", y="web_y", role="accent", width=1.4, label="coordinate ascent"),
+         Line(x="web_x", y="web_y", role="accent", width=1.4, label="coordinate ascent, 12 steps"),
+         Points(x="dot", y="dot", role="accent", size=4.5, shape="square"),
          Line(axes=1, x=[-1.0, 1.0], y="floor", role="truth",
               label="log Z a site, infinite lattice (Onsager)"),
          Line(axes=1, x=grid, y="bound", role="bound", label="the bound a site"),
-         Points(axes=1, x="best_x", y="best_y", size=4.5)],
+         Points(axes=1, x="best_x", y="best_y", size=4.5),
+         Points(axes=1, x="dot", y="height", role="accent", size=4.5, shape="square")],
         title="Explorer: the moment when symmetry breaks",
         alt="""Left, the curve tanh(4 beta m) and the diagonal: below beta = 0.25 they meet at m = 0 alone,
         above it at two more points, to
             which a staircase between curve and diagonal climbs. Right, the bound a site as a function of m
             under a horizontal line at the exact value: one hill at m = 0 for small beta, a valley there and
             two hills beside it above 0.25. The gap between the line and the hills is largest around beta 0.3
-            and closes again at low temperature.""",
-        readout=["|m| = {m:.3f} by mean field, {onsager:.3f} in truth (Onsager)",
+            and closes again at low temperature. A square marks the point that the ascent has reached after twelve
+        steps: started at zero, it stays there.""",
+        readout=["This start: m = {reached:.3f} after 12 steps, {end:.3f} in the end",
+                 "The best |m| is {m:.3f} in mean field, {onsager:.3f} in truth (Onsager)",
                  "log Z a site: {log_z:.4f} nats in truth, bound {best:.4f}: gap {loss:+.4f}"])
+
+
+def _fixed_point(beta: float) -> float:
+    """The solution m >= 0 of m = tanh(4 beta m) that coordinate ascent ends in."""
+    return brentq(lambda m: math.tanh(4 * beta * m) - m, 1e-3, 1) if 4 * beta > 1 else 0.0
 
 
 def _entropy(m: float) -> float:
@@ -179,11 +191,11 @@ def mixture() -> Explorer:
         figure,
         [Ellipse(mean=f"mean{k}", covariance=f"covariance{k}", radii=(1.0,),
                  label="components in use, 1 standard deviation" if k == 0 else "")
-         for k in range(COMPONENTS)] + [Text(x=0.8, y=2.55, text="{used:d} components in use")],
+         for k in range(COMPONENTS)] + [Text(x=0.8, y=2.55, text="components in use: {used:d}")],
         title="Explorer: components switch off",
         alt="""Irises by petal length and width, a marker for each of the three species, and the ellipses of a
         mixture's components. At
             first eight ellipses share the flowers; as the iterations run, some shrink away and switch off,
             and with a small concentration few are left, one of them on the small petals of the first
             species.""",
-        readout=["{used:d} of 8 components hold more than one flower; bound {bound:.1f} nats"])
+        readout=["Components that hold more than one flower: {used:d} of 8; bound {bound:.1f} nats"])
