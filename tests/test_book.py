@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -302,3 +303,13 @@ def test_notebooks_have_metadata_and_ids():
         stored = json.loads(path.read_text())
         ids = [cell["id"] for cell in stored["cells"]]
         assert stored["metadata"] == notebooks.METADATA and len(set(ids)) == len(ids)
+
+
+def test_what_is_where_names_sections_that_exist():
+    said = (ROOT / "pages" / "what_is_where.md").read_text(encoding="utf-8")
+    places = re.findall(r"\{doc\}`\.\./chapters/(\w+)`, \*(.*?)\*", said)
+    headings = {path.stem: {heading for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"
+                            for heading in re.findall(r"^#+ (.*)$", cell.source, re.M)}
+                for path in (ROOT / "chapters").glob("*.ipynb")}
+    assert len(places) >= 40 and {chapter for chapter, _ in places} == set(headings)
+    assert [place for place in places if place[1] not in headings[place[0]]] == []

@@ -149,6 +149,11 @@ def faulty(check, fault):
     return GENERAL[fault] or {"shape": shape, "NaN": nan}[fault]
 
 
+def test_renamed_arguments_are_told_by_name():
+    name, message = small().diagnose(lambda y: y.sum(), seed=0)
+    assert name == "arguments" and "keep the names of the arguments" in message and "x" in message
+
+
 @each_check
 def test_general_faults_have_messages_of_their_own(check):
     found = {fault: check.diagnose(faulty(check, fault), seed=0) for fault in GENERAL}
@@ -257,6 +262,17 @@ def test_infinity_is_close_to_nothing_but_itself():
     finite = small()
     finite.wrongs = (Wrong("infinite", lambda x: math.inf, "infinite"),)
     assert diagnosis(finite, lambda x: 0.0) == "other" and diagnosis(finite, lambda x: math.inf) == "infinite"
+
+
+def test_a_wrong_answer_may_have_another_shape_and_holds_whatever_stands_where_it_is_nan():
+    check = small()
+    check.wrongs = (Wrong("not summed", lambda x: x, "sum them"),
+                    Wrong("large only", lambda x: x.sum() if x[0] > 0.5 else math.nan, "small ones are off"))
+    assert diagnosis(check, lambda x: x) == "not summed" and diagnosis(check, lambda x: x + 1) == "shape"
+    for small_value in (math.nan, math.inf, 7.0):
+        assert diagnosis(check, lambda x: x.sum() if x[0] > 0.5 else small_value) == "large only"
+    assert diagnosis(check, lambda x: math.nan) == "NaN"
+    assert diagnosis(check, lambda x: x.sum() if x[0] > 0.6 else 7.0) == "other"
 
 
 def test_a_wrong_answer_that_cannot_be_computed_is_passed_over():

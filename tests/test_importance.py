@@ -1,4 +1,5 @@
-"""Importance sampling: right within its own error bars over seeds, equal to ArviZ's k-hat, and outspoken where it cannot serve."""
+"""Importance sampling: right within its own error bars over seeds, equal to ArviZ's k-hat, and outspoken
+where it cannot serve."""
 
 import inspect
 import math
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.integrate import quad
 from scipy.special import gammaln, logsumexp
-from torch.distributions import (Beta, Categorical, Distribution, Independent, MixtureSameFamily, MultivariateNormal, Normal,
-                                 StudentT as TorchStudentT, TransformedDistribution)
+from torch.distributions import (Beta, Categorical, Distribution, Independent, MixtureSameFamily,
+                                 MultivariateNormal, Normal, TransformedDistribution)
+from torch.distributions import StudentT as TorchStudentT
 from torch.distributions.transforms import SigmoidTransform
 
 from tightbound import Problem, effective_sample_size, exact, importance, laplace, league, problems
@@ -42,7 +44,8 @@ def bell(d: int, scale: float = 1.0) -> Gaussian:
 
 
 def standard_problem(d: int) -> Problem:
-    return Problem(lambda z: -0.5 * z.square().sum(-1) - 0.5 * d * math.log(2 * math.pi), d, name="standard", log_evidence=0.0)
+    return Problem(lambda z: -0.5 * z.square().sum(-1) - 0.5 * d * math.log(2 * math.pi), d, name="standard",
+                   log_evidence=0.0)
 
 
 @cache
@@ -52,7 +55,7 @@ def schools() -> tuple[Problem, StudentT]:
 
 
 class SchoolsPrior(Distribution):
-    """The prior of the ten non-centred latents of eight schools, as torch's own pieces, with a plain `sample` and `log_prob`."""
+    """The prior of the ten non-centred latents of eight schools, from torch's own pieces."""
 
     def __init__(self):
         super().__init__(event_shape=torch.Size([10]), validate_args=False)
@@ -71,7 +74,7 @@ class SchoolsPrior(Distribution):
 # The estimate, over seeds ---------------------------------------------------------------------------------
 
 def is_standard_normal(z, seeds):
-    """Errors in units of their standard errors: mean zero and spread one, within four of their own standard errors."""
+    """Errors in units of their standard errors: mean zero and spread one, within four standard errors."""
     z = np.asarray(z, dtype=float)
     assert z.shape[0] == seeds
     assert np.abs(z.mean(0)).max() < 4 / math.sqrt(seeds)
@@ -80,7 +83,8 @@ def is_standard_normal(z, seeds):
 
 def wide_regression():
     problem = problems.linear_regression(("bmi", "bp"), num_data=60)
-    return problem, Independent(TorchStudentT(vector(4.0, 4.0, 4.0), laplace.approximate(problem).q.loc, 0.2), 1)
+    loc = laplace.approximate(problem).q.loc
+    return problem, Independent(TorchStudentT(vector(4.0, 4.0, 4.0), loc, 0.2), 1)
 
 
 def logistic():
@@ -100,17 +104,21 @@ def ten_latents():
     return problems.eight_schools("non-centred"), SchoolsPrior()
 
 
-CASES = {"eight schools": (schools, 2000), "ten latents, from the prior": (ten_latents, 4000), "linear": (wide_regression, 2000),
-         "logistic": (logistic, 1000), "coin in p": (coin_in_p, 1000), "coin in logit p": (coin_in_logit, 1000)}
+CASES = {"eight schools": (schools, 2000), "ten latents, from the prior": (ten_latents, 4000),
+         "linear": (wide_regression, 2000), "logistic": (logistic, 1000),
+         "coin in p": (coin_in_p, 1000), "coin in logit p": (coin_in_logit, 1000)}
 
 
 @pytest.mark.parametrize(("case", "num_samples"), CASES.values(), ids=CASES)
 def test_the_log_evidence_is_right_within_its_standard_error(case, num_samples):
     problem, q = case()
-    runs = [importance.approximate(problem, proposal=q, num_samples=num_samples, seed=seed) for seed in range(60)]
+    runs = [importance.approximate(problem, proposal=q, num_samples=num_samples, seed=seed)
+            for seed in range(60)]
     is_standard_normal([-run.gap(problem) / run.log_evidence.standard_error for run in runs], 60)
-    assert all(run.log_evidence.kind == "consistent estimate" and run.evaluations == num_samples for run in runs)
-    assert np.mean([run.log_evidence.standard_error for run in runs]) < 0.12  # sharp enough to see an error of a few tenths
+    assert all(run.log_evidence.kind == "consistent estimate" for run in runs)
+    assert all(run.evaluations == num_samples for run in runs)
+    # sharp enough to see an error of a few tenths
+    assert np.mean([run.log_evidence.standard_error for run in runs]) < 0.12
 
 
 def test_posterior_means_are_right_within_their_standard_errors():
@@ -120,7 +128,8 @@ def test_posterior_means_are_right_within_their_standard_errors():
         return torch.stack([z[..., 0], z[..., 1].exp(), (z[..., 0] * z[..., 1]), z[..., 1].exp() ** 0.5], -1)
 
     truth = exact.quadrature(problem, of=of)
-    runs = [importance.approximate(problem, proposal=q, num_samples=4000, of=of, seed=seed).diagnostics for seed in range(80)]
+    runs = [importance.approximate(problem, proposal=q, num_samples=4000, of=of, seed=seed).diagnostics
+            for seed in range(80)]
     error = np.stack([run["expectation"].numpy() - truth for run in runs])
     is_standard_normal(error / np.stack([run["standard_error"] for run in runs]), 80)
 
@@ -180,7 +189,8 @@ def in_pieces(log_weights, f, cuts):
 
 
 @given(seed=st.integers(0, 10**6), size=st.integers(25, 300), scale=st.sampled_from([0.0, 0.3, 3.0, 300.0]),
-       cuts=st.lists(st.integers(1, 299), max_size=12), blank=st.integers(0, 20), late=st.sampled_from([0.0, 5.0, 800.0]),
+       cuts=st.lists(st.integers(1, 299), max_size=12), blank=st.integers(0, 20),
+       late=st.sampled_from([0.0, 5.0, 800.0]),
        offset=st.sampled_from([0.0, -1e4, 1e9]))
 @settings(max_examples=150)
 def test_sums_over_pieces_are_the_formulas_on_all_weights(seed, size, scale, cuts, blank, late, offset):
@@ -208,15 +218,16 @@ def test_the_whole_run_is_the_formulas_on_its_own_weights():
             drawn.append(q.rsample_and_log_prob(shape, generator=generator))
             return drawn[-1]
 
-    found = importance.approximate(problem, proposal=Listening(validate_args=False), num_samples=1000, batch=300)
+    found = importance.approximate(problem, proposal=Listening(validate_args=False), num_samples=1000,
+                                   batch=300)
     assert [len(z) for z, _ in drawn] == [300, 300, 300, 100]
     z = torch.cat([z for z, _ in drawn])
     l = problem.log_joint(z) - torch.cat([log_q for _, log_q in drawn])
     log_p, ess, mean, error = in_one_go(l, z)
     assert float(found.log_evidence) == pytest.approx(log_p, abs=1e-12)
     assert found.log_evidence.standard_error == pytest.approx(math.sqrt(1 / ess - 1e-3), rel=1e-9)
-    assert found.diagnostics["ess"] == pytest.approx(ess, rel=1e-12) and found.diagnostics["ess"] == pytest.approx(
-        float(effective_sample_size(l)), rel=1e-12)
+    assert found.diagnostics["ess"] == pytest.approx(ess, rel=1e-12)
+    assert found.diagnostics["ess"] == pytest.approx(float(effective_sample_size(l)), rel=1e-12)
     np.testing.assert_allclose(found.diagnostics["expectation"], mean, rtol=1e-12)
     np.testing.assert_allclose(found.diagnostics["standard_error"], error, rtol=1e-9)
     assert found.diagnostics["k_hat"] == float(importance.pareto_k_hat(l))
@@ -236,11 +247,14 @@ def test_memory_does_not_grow_with_the_number_of_samples():
     def held(pieces):
         sums, noise = importance._Sums(10**6), stream()
         for seed in range(pieces):
-            sums.add(normal(20_000, seed=seed), normal(20_000, 2, seed=seed), normal(20_000, 2, seed=seed), noise)
-        parts = [part for value in vars(sums).values() for part in (value if isinstance(value, list) else [value])]
+            z = normal(20_000, 2, seed=seed)
+            sums.add(normal(20_000, seed=seed), z, z.clone(), noise)
+        parts = [part for value in vars(sums).values()
+                 for part in (value if isinstance(value, list) else [value])]
         return sum(part.untyped_storage().nbytes() for part in parts if isinstance(part, torch.Tensor))
 
-    assert held(6) <= held(1) < 8 * (4 * importance.KEPT)  # the tail of 3,001 weights, and 4,000 draws in the plane
+    # the tail of 3,001 weights, and 4,000 draws in the plane
+    assert held(6) <= held(1) < 8 * (4 * importance.KEPT)
 
 
 @pytest.mark.parametrize("cuts", [[], [3], [1, 2, 3, 4, 5]], ids=["one piece", "two", "six"])
@@ -271,15 +285,19 @@ def test_same_seed_same_answer_and_the_global_stream_is_left_alone():
     for proposal in (q, plain):
         torch.manual_seed(5)
         before = torch.get_rng_state()
-        runs = [importance.approximate(problem, proposal=proposal, num_samples=500, seed=seed) for seed in (1, 1, 2)]
-        chains = [importance.anneal(problem, proposal=proposal, num_samples=50, num_temperatures=3, seed=seed) for seed in (1, 1, 2)]
+        runs = [importance.approximate(problem, proposal=proposal, num_samples=500, seed=seed)
+                for seed in (1, 1, 2)]
+        chains = [importance.anneal(problem, proposal=proposal, num_samples=50, num_temperatures=3, seed=seed)
+                  for seed in (1, 1, 2)]
         importance.gibbs(problems.gaussian_mixture(), num_sweeps=2)
         assert torch.equal(torch.get_rng_state(), before)
         for first, again, other in (runs, chains):
             assert float(first.log_evidence) == float(again.log_evidence) != float(other.log_evidence)
             assert torch.equal(first.q.z, again.q.z)
     noise = stream(1)  # a generator goes on where it was
-    once, twice = (float(importance.approximate(problem, proposal=plain, num_samples=500, seed=noise).log_evidence) for _ in "12")
+    once, twice = (
+        float(importance.approximate(problem, proposal=plain, num_samples=500, seed=noise).log_evidence)
+        for _ in "12")
     assert once == float(runs[0].log_evidence) != twice
 
 
@@ -288,7 +306,8 @@ def test_same_seed_same_answer_and_the_global_stream_is_left_alone():
 PLAIN = {
     "independent": lambda: Independent(Normal(vector(4.0, 1.0), vector(6.0, 2.0)), 1),
     "mixture": lambda: MixtureSameFamily(Categorical(vector(0.5, 0.5)), Independent(Normal(
-        torch.tensor([[4.0, 2.0], [4.0, -1.0]], dtype=torch.float64), torch.tensor([[5.0, 1.5], [4.0, 2.5]], dtype=torch.float64)), 1)),
+        torch.tensor([[4.0, 2.0], [4.0, -1.0]], dtype=torch.float64),
+        torch.tensor([[5.0, 1.5], [4.0, 2.5]], dtype=torch.float64)), 1)),
     "multivariate": lambda: MultivariateNormal(vector(4.0, 0.8), torch.diag(vector(36.0, 3.0))),
 }
 
@@ -296,14 +315,16 @@ PLAIN = {
 @pytest.mark.parametrize("make", PLAIN.values(), ids=PLAIN)
 def test_plain_distributions_are_proposals(make):
     problem, _ = schools()
-    runs = [importance.approximate(problem, proposal=make(), num_samples=4000, seed=seed) for seed in range(30)]
+    runs = [importance.approximate(problem, proposal=make(), num_samples=4000, seed=seed)
+            for seed in range(30)]
     is_standard_normal([-run.gap(problem) / run.log_evidence.standard_error for run in runs], 30)
 
 
 def test_a_transformed_distribution_is_a_proposal():
     problem = problems.coin(coordinate="p")
-    logit_normal = TransformedDistribution(Independent(Normal(vector(0.0), vector(0.7)), 1), SigmoidTransform())
-    runs = [importance.approximate(problem, proposal=logit_normal, num_samples=1000, seed=seed) for seed in range(30)]
+    normal_in_logit = Independent(Normal(vector(0.0), vector(0.7)), 1)
+    q = TransformedDistribution(normal_in_logit, SigmoidTransform())
+    runs = [importance.approximate(problem, proposal=q, num_samples=1000, seed=seed) for seed in range(30)]
     is_standard_normal([-run.gap(problem) / run.log_evidence.standard_error for run in runs], 30)
 
 
@@ -321,10 +342,12 @@ def test_proposals_that_do_not_fit_are_named(method, proposal, message):
 
 @pytest.mark.parametrize("method, options, message", [
     (importance.approximate, {"num_samples": 24}, "num_samples must be an integer, at least 25, got 24"),
-    (importance.approximate, {"num_samples": 1e4}, "num_samples must be an integer, at least 25, got 10000.0"),
+    (importance.approximate, {"num_samples": 1e4}, "num_samples must be an integer, .* got 10000.0"),
     (importance.approximate, {"batch": 0}, "batch must be an integer, at least 1, got 0"),
-    (importance.anneal, {"num_samples": 24}, "num_samples >= 25"), (importance.anneal, {"num_temperatures": 0}, "num_temperatures"),
-    (importance.anneal, {"num_leapfrog": 0}, "num_leapfrog"), (importance.anneal, {"step_size": 0.0}, "step_size"),
+    (importance.anneal, {"num_samples": 24}, "num_samples >= 25"),
+    (importance.anneal, {"num_temperatures": 0}, "num_temperatures"),
+    (importance.anneal, {"num_leapfrog": 0}, "num_leapfrog"),
+    (importance.anneal, {"step_size": 0.0}, "step_size"),
     (importance.anneal, {"step_size": math.nan}, "step_size > 0, got .* nan")])
 def test_numbers_out_of_range_are_named(method, options, message):
     with pytest.raises(ValueError, match=message):
@@ -334,7 +357,8 @@ def test_numbers_out_of_range_are_named(method, options, message):
 def test_a_proposal_that_misses_the_support_is_named():
     problem = problems.coin(coordinate="p")
     elsewhere = Independent(Normal(vector(9.0), vector(0.1)), 1)
-    with pytest.raises(importance.ImportanceError, match=r"none of 1000 samples.*coin \(p\).*covers its support"):
+    none = r"none of 1000 samples.*coin \(p\).*covers its support"
+    with pytest.raises(importance.ImportanceError, match=none):
         importance.approximate(problem, proposal=elsewhere, num_samples=1000)
     with pytest.raises(importance.ImportanceError, match=r"coin \(p\).*inside its support"):
         importance.anneal(problem, proposal=elsewhere, num_samples=100, num_temperatures=2)
@@ -366,7 +390,8 @@ def test_a_log_joint_that_is_nan_is_still_refused():
         importance.approximate(broken, proposal=bell(1))
 
 
-BAD_WEIGHTS = {"NaN": vector(*[0.0] * 30, math.nan), "+inf": vector(*[0.0] * 30, math.inf), "all -inf": vector(*[-math.inf] * 30)}
+BAD_WEIGHTS = {"NaN": vector(*[0.0] * 30, math.nan), "+inf": vector(*[0.0] * 30, math.inf),
+               "all -inf": vector(*[-math.inf] * 30)}
 
 
 @pytest.mark.parametrize("log_weights", BAD_WEIGHTS.values(), ids=BAD_WEIGHTS)
@@ -387,11 +412,14 @@ def test_a_tail_needs_samples(function):
 
 TAILS = {
     "Gaussian": lambda n, seed: normal(n, seed=seed), "wide": lambda n, seed: 10 * normal(n, seed=seed),
-    "narrow": lambda n, seed: 0.01 * normal(n, seed=seed), "far below": lambda n, seed: normal(n, seed=seed) - 2000,
+    "narrow": lambda n, seed: 0.01 * normal(n, seed=seed),
+    "far below": lambda n, seed: normal(n, seed=seed) - 2000,
     "far above": lambda n, seed: 3 * normal(n, seed=seed) + 2000,
-    "bounded": lambda n, seed: -normal(n, seed=seed).square(), "exact Pareto": lambda n, seed: normal_weights(0.5, 2, n, seed=seed),
+    "bounded": lambda n, seed: -normal(n, seed=seed).square(),
+    "exact Pareto": lambda n, seed: normal_weights(0.5, 2, n, seed=seed),
     "very heavy": lambda n, seed: -2 * normal(n, seed=seed).abs().log(),
-    "half outside": lambda n, seed: torch.where(normal(n, seed=seed + 99) > 0, normal(n, seed=seed), -math.inf),
+    "half outside": lambda n, seed: torch.where(
+        normal(n, seed=seed + 99) > 0, normal(n, seed=seed), -math.inf),
 }
 
 
@@ -403,7 +431,8 @@ def test_k_hat_and_smoothed_weights_are_arvizs(tail, size):
         with np.errstate(divide="ignore"):
             theirs, k = array_stats.psislw(-l.numpy())
         smooth, ours = importance.pareto_smooth(l)
-        assert float(importance.pareto_k_hat(l)) == float(ours) == pytest.approx(float(k), rel=1e-10, abs=1e-10)
+        assert float(importance.pareto_k_hat(l)) == float(ours)
+        assert float(ours) == pytest.approx(float(k), rel=1e-10, abs=1e-10)
         np.testing.assert_allclose(smooth - smooth.logsumexp(0), theirs, rtol=1e-10, atol=1e-10)
 
 
@@ -442,7 +471,8 @@ def test_k_hat_of_a_narrow_gaussian_in_the_plane(s):
     found = importance.pareto_k_hat(l)
     pulled = (M * k + 5) / (M + 10)  # by the prior
     assert float(found.mean()) == pytest.approx(pulled, abs=4 * (1 + k) / math.sqrt(20 * M) + 0.003)
-    assert float(found.std()) == pytest.approx((1 + k) / math.sqrt(M), rel=0.6)  # the error of the maximum-likelihood estimate
+    # the error of the maximum-likelihood estimate
+    assert float(found.std()) == pytest.approx((1 + k) / math.sqrt(M), rel=0.6)
 
 
 def test_k_hat_tells_light_from_heavy_tails_in_one_dimension():
@@ -460,7 +490,8 @@ def test_the_ends_of_k_hat():
         smooth, found = importance.pareto_smooth(l)
         assert float(found) == float(importance.pareto_k_hat(l)) == k and torch.equal(smooth, l)
     q = bell(2)
-    assert importance.approximate(standard_problem(2), proposal=q, num_samples=100).diagnostics["k_hat"] == -math.inf
+    found = importance.approximate(standard_problem(2), proposal=q, num_samples=100)
+    assert found.diagnostics["k_hat"] == -math.inf
 
 
 @pytest.mark.parametrize("scale", [30, 300, 340, 700, 3000])
@@ -476,7 +507,8 @@ def test_fit_pareto_on_quantiles(k, sigma):
     m = 2000
     excess = stats.genpareto.ppf((np.arange(m, 0, -1) - 0.5) / m, k, scale=sigma)
     found, found_sigma = importance.fit_pareto(torch.tensor(excess / excess[0]))
-    assert (float(found) * (m + 10) - 5) / m == pytest.approx(k, abs=0.02)  # the prior of ten observations undone
+    # the prior of ten observations undone
+    assert (float(found) * (m + 10) - 5) / m == pytest.approx(k, abs=0.02)
     assert float(found_sigma) * excess[0] == pytest.approx(sigma, rel=0.03)
 
 
@@ -512,10 +544,12 @@ def test_the_effective_sample_size_in_d_dimensions(s, d):
     second, _ = quad(lambda z: stats.norm.pdf(z) ** 2 / stats.norm.pdf(z, scale=s), -12, 12)
     share = effective_sample_size(normal_weights(s, d, 20, 20_000)) / 20_000
     if s > 1 or d < 20:
-        assert float(share.mean()) == pytest.approx(second**-d, rel=0.05, abs=4 * float(share.std()) / math.sqrt(20))
+        error = float(share.std()) / math.sqrt(20)
+        assert float(share.mean()) == pytest.approx(second**-d, rel=0.05, abs=4 * error)
     assert check.curse.reference(s, d)[0] == pytest.approx(second**-d, rel=1e-7)
     found = importance.approximate(standard_problem(d), proposal=bell(d, s), num_samples=20_000)
-    assert found.diagnostics["ess"] / 20_000 == pytest.approx(float(share.mean()), abs=5 * float(share.std()) + 1e-3)
+    allowed = 5 * float(share.std()) + 1e-3
+    assert found.diagnostics["ess"] / 20_000 == pytest.approx(float(share.mean()), abs=allowed)
 
 
 def test_resampling_is_in_proportion_to_the_weights():
@@ -552,10 +586,13 @@ def mixture():
 
 def test_gibbs_against_enumeration():
     model, every, weight, (assignments, means) = mixture()
-    assert assignments.shape == (1200, 60, 10) and not assignments.is_floating_point() and means.shape == (1200, 60, 3)
+    assert assignments.shape == (1200, 60, 10)
+    assert not assignments.is_floating_point()
+    assert means.shape == (1200, 60, 3)
     member = torch.nn.functional.one_hot(every, 3).double()
     together = torch.einsum("s,snk,smk->nm", weight, member, member)
-    centre = 16 * (model.x @ member) / (1 + 16 * member.sum(-2))  # E[mu | z, x], with prior scale 4 and scale 1
+    # E[mu | z, x], with prior scale 4 and scale 1
+    centre = 16 * (model.x @ member) / (1 + 16 * member.sum(-2))
     belonging = torch.einsum("s,snk,sk->n", weight, member, centre)  # E[mu_{z_n} | x]
 
     after = slice(200, None)
@@ -564,7 +601,8 @@ def test_gibbs_against_enumeration():
     i, j = torch.triu_indices(10, 10, 1)
     assert_agree(found[:, i, j], together[i, j], 0.02)
     assert_agree(means[after].gather(-1, assignments[after]).mean(0), belonging, 0.05)
-    assert float(together[i, j].min()) < 0.1 < 0.5 < float(together[i, j].max())  # a mixture worth asking about
+    # a mixture worth asking about
+    assert float(together[i, j].min()) < 0.1 < 0.5 < float(together[i, j].max())
 
 
 def assert_agree(by_chain, truth, largest_error):
@@ -580,7 +618,8 @@ def test_each_half_of_a_sweep_draws_from_its_conditional():
     centre, variance = 16 * (model.x @ n) / (1 + 16 * n.sum(-2)), 16 / (1 + 16 * n.sum(-2))
     residual = ((means - centre) / variance.sqrt()).flatten()
     assert stats.kstest(residual[:100_000], "norm").pvalue > 1e-3
-    share = torch.softmax(-0.5 * (model.x.unsqueeze(-1) - means[:-1].unsqueeze(-2)).square(), -1)  # p(z_n = k | mu, x)
+    # p(z_n = k | mu, x)
+    share = torch.softmax(-0.5 * (model.x.unsqueeze(-1) - means[:-1].unsqueeze(-2)).square(), -1)
     z = (n[1:] - share).sum((0, 1)) / (share * (1 - share)).sum((0, 1)).sqrt()
     assert float(z.abs().max()) < 4.5
 
@@ -594,7 +633,8 @@ def test_gibbs_needs_a_sweep_and_a_chain(options):
 # Annealing ------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("options", [
-    {"num_temperatures": 1}, {"num_temperatures": 4, "step_size": 0.05}, {"num_temperatures": 4, "step_size": 8.0},
+    {"num_temperatures": 1}, {"num_temperatures": 4, "step_size": 0.05},
+    {"num_temperatures": 4, "step_size": 8.0},
     {"num_temperatures": 12, "step_size": 0.4, "num_leapfrog": 1}, {"num_temperatures": 12}], ids=str)
 def test_annealed_weights_are_unbiased_however_badly_the_chain_mixes(options):
     problem = problems.two_modes(separation=3.0)  # normalised: log p(x) = 0
@@ -610,8 +650,11 @@ def test_one_temperature_is_plain_importance_sampling():
     problem, q = schools()
     found = importance.anneal(problem, proposal=q, num_samples=500, num_temperatures=1, seed=3)
     z, log_q = draw(q, (500,), generator=stream(3))
-    torch.testing.assert_close(found.diagnostics["log_weights"], problem.log_joint(z) - log_q, rtol=1e-12, atol=1e-12)
-    assert torch.equal(found.q.z, z) and found.diagnostics["acceptance"].numel() == 0 and found.evaluations == 500
+    log_weights = problem.log_joint(z) - log_q
+    torch.testing.assert_close(found.diagnostics["log_weights"], log_weights, rtol=1e-12, atol=1e-12)
+    assert torch.equal(found.q.z, z)
+    assert found.diagnostics["acceptance"].numel() == 0
+    assert found.evaluations == 500
 
 
 @cache
@@ -627,7 +670,8 @@ def test_annealing_is_right_in_ten_dimensions():
     assert found.log_evidence.kind == "consistent estimate" and found.log_evidence.standard_error < 0.05
     assert abs(found.gap(problem)) < 4 * found.log_evidence.standard_error
     assert d["acceptance"].shape == (39,) and ((0.5 < d["acceptance"]) & (d["acceptance"] < 1)).all()
-    assert found.history.shape == (40,) and float(found.history[-1]) == pytest.approx(float(found.log_evidence), abs=1e-12)
+    assert found.history.shape == (40,)
+    assert float(found.history[-1]) == pytest.approx(float(found.log_evidence), abs=1e-12)
     assert d["ess"] == pytest.approx(float(effective_sample_size(d["log_weights"])), rel=1e-9)
     assert d["k_hat"] == float(importance.pareto_k_hat(d["log_weights"]))
     climb = laplace.approximate(problem).evaluations
@@ -661,21 +705,26 @@ def test_the_chain_leaves_every_density_of_the_path_alone():
         here = path(deviation * normal(4000, 2, seed=2))
         started = here.z
         for _ in range(steps):
-            here, rate = importance._hamiltonian(path, here, b, torch.full((2,), step, dtype=torch.float64), 3, noise)
+            here, rate = importance._hamiltonian(path, here, b, vector(step, step), 3, noise)
             assert 0.2 < rate < 1
         assert stats.kstest(here.z.flatten() / deviation, "norm").pvalue > 1e-3
-        assert float(torch.corrcoef(torch.stack([started.flatten(), here.z.flatten()]))[0, 1].abs()) < 0.2  # it has moved
+        # it has moved
+        both = torch.stack([started.flatten(), here.z.flatten()])
+        assert float(torch.corrcoef(both)[0, 1].abs()) < 0.2
         fresh = path(here.z)
         for name in ("log_joint", "log_q", "joint_gradient", "q_gradient"):
             torch.testing.assert_close(getattr(here, name), getattr(fresh, name))
 
 
-@pytest.mark.parametrize("step_size", [5.0, 100.0])
-@pytest.mark.parametrize("make", [problems.eight_schools, problems.rosenbrock, problems.banana], ids=["schools", "rosenbrock", "banana"])
-def test_dynamics_that_run_away_are_rejected(make, step_size):
+@pytest.mark.parametrize("make", [problems.eight_schools, problems.rosenbrock, problems.banana],
+                         ids=["schools", "rosenbrock", "banana"])
+def test_dynamics_that_run_away_are_rejected(make):
     problem = make()
-    found = importance.anneal(problem, num_samples=100, num_temperatures=4, step_size=step_size)
-    assert math.isfinite(found.log_evidence.value) and (found.diagnostics["acceptance"] < 0.2).all()
+    q = importance.default_proposal(problem)
+    for step_size in (5.0, 100.0):
+        found = importance.anneal(problem, proposal=q, num_samples=100, num_temperatures=4,
+                                  step_size=step_size)
+        assert math.isfinite(found.log_evidence.value) and (found.diagnostics["acceptance"] < 0.2).all()
 
 
 def test_annealing_inside_an_edge():
@@ -724,7 +773,8 @@ def test_degrees_of_freedom_are_whole(df):
         StudentT(df, torch.zeros(2), torch.eye(2))
 
 
-@pytest.mark.parametrize("loc, root", [(torch.zeros(2), torch.eye(3)), (torch.zeros(1, 2), torch.eye(2)), (torch.zeros(2), torch.ones(2))])
+@pytest.mark.parametrize("loc, root", [
+    (torch.zeros(2), torch.eye(3)), (torch.zeros(1, 2), torch.eye(2)), (torch.zeros(2), torch.ones(2))])
 def test_shapes_that_do_not_fit_are_named(loc, root):
     with pytest.raises(ValueError, match=r"loc must be \(d,\) and scale_tril \(d, d\), got"):
         StudentT(3, loc, root)
@@ -765,7 +815,8 @@ def test_no_weight_no_choice_even_at_the_ends(monkeypatch):
         assert choose(scale * vector(0.0, 0.0, 3.0, 1.0, 0.0), 2).tolist() == [2, 3]
 
 
-@pytest.mark.parametrize("q", [bell(2), MultivariateNormal(vector(0.0, 0.0), torch.eye(2, dtype=torch.float64)), student()], ids=repr)
+@pytest.mark.parametrize("q", [
+    bell(2), MultivariateNormal(vector(0.0, 0.0), torch.eye(2, dtype=torch.float64)), student()], ids=repr)
 def test_draw_gives_samples_and_their_density_from_the_generator(q):
     torch.manual_seed(3)
     before, d = torch.get_rng_state(), len(q.loc)
@@ -781,7 +832,8 @@ def test_standard_normal_is_standard_normal():
     x = standard_normal((4, 10**6), generator=stream(1))
     assert x.dtype == torch.float64 and torch.isfinite(x).all()
     assert stats.kstest(x[0, :200_000], "norm").pvalue > 1e-3
-    assert float(x.mean()) == pytest.approx(0, abs=4 / 2000) and float(x.var()) == pytest.approx(1, abs=4 * math.sqrt(2) / 2000)
+    assert float(x.mean()) == pytest.approx(0, abs=4 / 2000)
+    assert float(x.var()) == pytest.approx(1, abs=4 * math.sqrt(2) / 2000)
     assert torch.corrcoef(x).fill_diagonal_(0).abs().max() < 4.5 / 1000
     for far in (2.0, 3.0, 4.0, 4.5):  # both tails
         expected = 4e6 * stats.norm.sf(far)
@@ -799,7 +851,8 @@ def test_standard_normal_is_finite_at_both_ends(monkeypatch):
 
 def test_single_precision_noise_is_torchs_own():
     options = {"dtype": torch.float32}
-    assert torch.equal(standard_normal((5,), generator=stream(1), **options), torch.randn(5, generator=stream(1), **options))
+    found = standard_normal((5,), generator=stream(1), **options)
+    assert torch.equal(found, torch.randn(5, generator=stream(1), **options))
 
 
 # The references of the exercises, by other routes ---------------------------------------------------------
@@ -820,7 +873,8 @@ def test_log_mean_exp_in_exact_arithmetic():
 
 def test_standard_error_is_that_of_the_mean_over_the_mean():
     for arguments in instances(check.standard_error):
-        w = arguments["log_weights"].exp().numpy()
+        l = arguments["log_weights"]
+        w = (l - l.mean()).exp().numpy()  # known up to a constant
         ess, error = check.standard_error.reference(**arguments)
         assert float(ess) == pytest.approx(w.sum() ** 2 / (w**2).sum())
         assert float(error) == pytest.approx(w.std() / math.sqrt(len(w)) / w.mean())
@@ -829,24 +883,26 @@ def test_standard_error_is_that_of_the_mean_over_the_mean():
 def test_posterior_mean_and_its_error_by_the_jackknife():
     """The infinitesimal jackknife: how much the mean changes when one sample counts a little less."""
     for arguments in instances(check.posterior_mean):
-        f, w = arguments["f"], arguments["log_weights"].exp()
+        f, l = arguments["f"], arguments["log_weights"]
+        w = (l - l.mean()).exp()
         count = torch.ones(len(f), dtype=torch.float64, requires_grad=True)
         mean = (count * w * f).sum() / (count * w).sum()
         (influence,) = torch.autograd.grad(mean, count)
         found, error = check.posterior_mean.reference(**arguments)
-        assert float(found) == pytest.approx(mean.item()) and float(error) == pytest.approx(float(influence.norm()))
+        assert float(found) == pytest.approx(mean.item())
+        assert float(error) == pytest.approx(float(influence.norm()))
 
 
 def test_iwae_is_what_the_package_says():
     for arguments in instances(check.iwae):
         l = arguments["log_weights"].numpy()
-        truth = np.mean([np.log(np.mean(np.exp(row))) for row in l])
+        truth = l.mean() + np.mean([np.log(np.mean(np.exp(row))) for row in l - l.mean()])
         assert float(check.iwae.reference(**arguments)) == pytest.approx(truth)
         assert float(importance.iwae_bound(arguments["log_weights"]).mean()) == pytest.approx(truth)
 
 
 def test_k_in_the_curse_is_the_index_of_the_tail():
-    """-log P(w > t) / log t tends to 1/k: P by the chi-squared distribution, a finite sum for even d, at very large t."""
+    """-log P(w > t) / log t tends to 1/k: P by the chi-squared distribution, a finite sum for even d."""
     for s, d in ((0.4, 2), (0.7, 4), (0.9, 6)):
         u, i = np.array([1e6, 2e6]), np.arange(d // 2)  # y = |eps|^2, and log w = d log s + (1 - s^2) y / 2
         log_w = d * math.log(s) + 0.5 * (1 - s**2) * u
@@ -861,7 +917,50 @@ def test_annealed_is_the_product_of_the_steps():
         log_p, log_q, b = (arguments[name].numpy() for name in ("log_joint", "log_q", "b"))
         for s, found in enumerate(check.annealed.reference(**arguments)):
             log_f = [(1 - b_t) * log_q[:, s] + b_t * log_p[:, s] for b_t in b]  # of all points of the path
-            assert float(found) == pytest.approx(sum(log_f[t][t - 1] - log_f[t - 1][t - 1] for t in range(1, len(b))))
+            truth = sum(log_f[t][t - 1] - log_f[t - 1][t - 1] for t in range(1, len(b)))
+            assert float(found) == pytest.approx(truth)
+
+
+def by_sums(log_weights):
+    w = log_weights.exp()
+    return w.sum() ** 2 / w.square().sum(), w.std(correction=0) / w.mean() / len(w) ** 0.5
+
+
+def by_shares(log_weights):
+    share = log_weights.exp() / log_weights.exp().sum()
+    return 1 / share.square().sum(), (share.square().sum() - 1 / len(share)).clamp(min=0).sqrt()
+
+
+def error_by_hand(log_weights):
+    return check.standard_error.reference(log_weights)[0], by_sums(log_weights)[1]
+
+
+def ratio(f, log_weights):
+    w = log_weights.exp()
+    mean = (w * f).mean() / w.mean()
+    return mean, (w * (f - mean)).square().sum().sqrt() / w.sum()
+
+
+def averaged_first(log_weights):
+    return torch.stack([row.exp().mean().log() for row in log_weights]).mean()
+
+
+@pytest.mark.parametrize("one, answer, name", [
+    (check.standard_error, by_sums, "exponentiated at once"),
+    (check.standard_error, by_shares, "exponentiated at once"),
+    (check.standard_error, error_by_hand, "exponentiated at once, in the error"),
+    (check.posterior_mean, ratio, "exponentiated at once"),
+    (check.iwae, averaged_first, "exponentiated at once"),
+    (check.curse, lambda s, d: (abs(2 * s**2 - 1) ** (d / 2) / s ** (2 * d), max(0.0, 1 - s**2)),
+     "no threshold"),
+    (check.curse, lambda s, d: (max(check.curse.reference(s, d)[0], 1e-3), max(0.0, 1 - s**2)),
+     "no threshold"),
+    (check.annealed, lambda log_joint, log_q, b: check.annealed.reference(log_joint, log_q, b).mean(),
+     "averaged over paths")],
+    ids=["sums", "shares", "error", "mean", "bound", "curse, absolute", "curse, a constant", "one number"])
+def test_mistakes_are_known_however_they_are_spelled(one, answer, name):
+    for seed in range(10):
+        assert one.diagnose(answer, seed=seed)[0] == name
 
 
 # The explorers --------------------------------------------------------------------------------------------
@@ -876,17 +975,20 @@ def test_the_proposal_by_hand_is_the_method():
     l = problem.log_joint(z) - log_q
     log_p, ess, _, _ = in_one_go(l, z)
     for name, truth in {"estimate": log_p, "ess": ess, "error": math.sqrt(1 / ess - 1 / explore.SAMPLES),
-                        "k_hat": float(array_stats.psislw(-l.numpy())[1]), "largest": 100 * float(torch.softmax(l, 0).max())}.items():
+                        "k_hat": float(array_stats.psislw(-l.numpy())[1]),
+                        "largest": 100 * float(torch.softmax(l, 0).max())}.items():
         assert frame[name] == pytest.approx(truth, abs=2e-4)
-    assert explorer.frame(centre=(-6.0, -1.5), scale=0.3, shape="Gaussian")["ess"] < 8 < 20 < explorer.frame()["ess"]
+    elsewhere = explorer.frame(centre=(-6.0, -1.5), scale=0.3, shape="Gaussian")
+    assert elsewhere["ess"] < 8 < 20 < explorer.frame()["ess"]
 
 
 def test_the_throw_of_the_explorer_is_a_typical_one():
-    """At every width of the Gaussian its estimate lies among the middle three fifths of a thousand throws, as the chapter says."""
+    """At every width of the Gaussian its estimate lies among the middle three fifths of a thousand throws."""
     explorer, problem = explore.proposal(), problems.eight_schools()
     q = laplace.approximate(problem).q
     for scale in explorer.controls["scale"].stops:
-        narrow = Gaussian(torch.tensor(explorer.start["centre"], dtype=torch.float64), scale_tril=scale * q.scale_tril)
+        centre = torch.tensor(explorer.start["centre"], dtype=torch.float64)
+        narrow = Gaussian(centre, scale_tril=scale * q.scale_tril)
         z, log_q = narrow.rsample_and_log_prob((1000, explore.SAMPLES), generator=stream(0))
         estimates = importance.iwae_bound(problem.log_joint(z) - log_q)
         low, high = estimates.quantile(torch.tensor([0.2, 0.8], dtype=torch.float64))
@@ -901,7 +1003,8 @@ def test_the_curse_by_hand_is_the_method():
     from_prior = explorer.frame(dimension=20, count=100, source="the prior")
     assert from_prior["median"] < -2 and from_prior["below"] > 75
     near = explorer.frame(dimension=20, count=100, source="the posterior, 1.3 times too wide")
-    assert abs(near["median"]) < 0.3 and near["ess"] == pytest.approx(100 * check.curse.reference(1.3, 20)[0], rel=0.5)
+    assert abs(near["median"]) < 0.3
+    assert near["ess"] == pytest.approx(100 * check.curse.reference(1.3, 20)[0], rel=0.5)
     mean = explorer.frame(dimension=1, count=1000, source="the prior")["mean"]
     assert mean == pytest.approx(0, abs=0.01)
 

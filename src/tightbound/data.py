@@ -127,3 +127,48 @@ def _index(column: str | int, names: list[str]) -> int:
         return column
     raise ValueError(f"no column {column!r}: give an index from 0 to {len(names) - 1}, or a name among "
                      f"{', '.join(map(repr, names))}")
+
+
+NILE = (1120, 1160, 963, 1210, 1160, 1160, 813, 1230, 1370, 1140, 995, 935, 1110, 994, 1020, 960, 1180, 799, 958, 1140,
+        1100, 1210, 1150, 1250, 1260, 1220, 1030, 1100, 774, 840, 874, 694, 940, 833, 701, 916, 692, 1020, 1050, 969,
+        831, 726, 456, 824, 702, 1120, 1100, 832, 764, 821, 768, 845, 864, 862, 698, 845, 744, 796, 1040, 759,
+        781, 865, 845, 944, 984, 897, 822, 1010, 771, 676, 649, 846, 812, 742, 801, 1040, 860, 874, 848, 890,
+        744, 749, 838, 1050, 918, 986, 797, 923, 975, 815, 1020, 906, 901, 1170, 912, 746, 919, 718, 714, 740)
+
+
+def nile() -> tuple[Tensor, Tensor]:
+    """The Nile at Aswan: the years 1871 to 1970 (100,), and the water that flowed by in each, in 10^8 m^3 (100,).
+
+    Source: Cobb (1978); Durbin & Koopman (2012), the standard example of a level that wanders.
+    """
+    return torch.arange(1871, 1971, dtype=torch.float64), torch.tensor(NILE, dtype=torch.float64)
+
+
+class Corpus(NamedTuple):
+    """Documents as bags of words: counts (documents, words), the vocabulary, and the documents' titles."""
+
+    counts: Tensor
+    vocabulary: list[str]
+    titles: list[str]
+
+
+@lru_cache
+def python_help(least_documents: int = 3, least_words: int = 40) -> Corpus:
+    """Python's own help texts, `pydoc_data.topics`: some eighty documents that every Python brings along.
+
+    Words are runs of at least three letters, in lower case, without English stop words. The texts differ a little from one
+    release of Python to the next.
+
+    Args:
+        least_documents: leave out words that stand in fewer documents.
+        least_words: leave out documents with fewer words.
+    """
+    from pydoc_data.topics import topics
+
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    vectorizer = CountVectorizer(token_pattern=r"[a-z]{3,}", stop_words="english", min_df=least_documents)
+    counts = torch.tensor(vectorizer.fit_transform(topics.values()).toarray(), dtype=torch.float64)
+    long = counts.sum(1) >= least_words
+    titles = [title for title, keep in zip(topics, long.tolist()) if keep]
+    return Corpus(counts[long], list(vectorizer.get_feature_names_out()), titles)

@@ -6,7 +6,8 @@ import math
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, MultivariateNormal, constraints
+from torch.distributions import (Distribution, Independent, LowRankMultivariateNormal, MultivariateNormal, Normal,
+                                 constraints)
 
 
 def standard_normal(shape, *, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float64,
@@ -34,12 +35,146 @@ class Gaussian(MultivariateNormal):
         Returns:
             z of shape ``sample_shape + batch_shape + (d,)`` and log q(z) of shape ``sample_shape + batch_shape``.
         """
-        L, shape = self.scale_tril, torch.Size(sample_shape) + self.loc.shape
-        eps = standard_normal(shape, generator=generator, dtype=self.loc.dtype, device=self.loc.device)
+        return self.push(_noise(self, sample_shape, generator))
+
+    def push(self, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """z = mean + L eps and log q(z), for standard normal noise eps (..., d) of the caller's choice."""
+        L = self.scale_tril
         offset = eps @ L.mT if L.ndim == 2 else (L @ eps.unsqueeze(-1)).squeeze(-1)
-        log_det = L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        half = eps.new_full(shape[-1:], 0.5)  # a product with it is faster than a sum over few columns
-        return self.loc + offset, -(eps.square() @ half) - log_det - 0.5 * shape[-1] * math.log(2 * math.pi)
+        return self.loc + offset, _log_standard_normal(eps) - L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+    noise_dim = property(lambda self: self.event_shape[0])
+
+
+class DiagonalGaussian(Independent):
+    """The normal with independent coordinates, N(mean, diag(scale^2)); mean and scale are (..., d)."""
+
+    def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None):
+        super().__init__(Normal(loc, scale, validate_args=validate_args), 1, validate_args=validate_args)
+
+    loc = property(lambda self: self.base_dist.loc)
+    covariance_matrix = property(lambda self: torch.diag_embed(self.variance))
+    noise_dim = property(lambda self: self.event_shape[0])
+
+    def rsample_and_log_prob(self, sample_shape=(), *, generator: torch.Generator | None = None):
+        """Samples of shape ``sample_shape + batch_shape + (d,)`` and their log density in nats, in one pass."""
+        return self.push(_noise(self, sample_shape, generator))
+
+    def push(self, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """z = mean + scale * eps and log q(z), for standard normal noise eps (..., d)."""
+        scale = self.base_dist.scale
+        return self.loc + scale * eps, _log_standard_normal(eps) - scale.log().sum(-1)
+
+
+class LowRankGaussian(LowRankMultivariateNormal):
+    """The normal N(mean, W W' + D), with W (..., d, r) and D diagonal: d (r + 2) numbers in place of d (d + 3) / 2."""
+
+    noise_dim = property(lambda self: sum(self.cov_factor.shape[-2:]))
+
+    def rsample_and_log_prob(self, sample_shape=(), *, generator: torch.Generator | None = None):
+        """Samples of shape ``sample_shape + batch_shape + (d,)`` and their log density in nats."""
+        return self.push(_noise(self, sample_shape, generator))
+
+    def push(self, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """z = mean + D^(1/2) eps_1 + W eps_2 and log q(z), for standard normal noise eps (..., d + r)."""
+        d = self.event_shape[0]
+        across = (self.cov_factor @ eps[..., d:].unsqueeze(-1)).squeeze(-1)
+        z = self.loc + self.cov_diag.sqrt() * eps[..., :d] + across
+        return z, self.log_prob(z)
+
+
+class MixtureOfGaussians(Distribution):
+    """A weighted sum of K normals, whose samples have a gradient in every parameter, the weights included::
+
+        q(z) = sum_k w_k N(z; mean_k, L_k L_k')
+
+    Which component a sample comes from has no derivative, but where it lies has one. Given the coordinates before it,
+    coordinate i has the distribution function F_i; if z_i is to keep its level F_i as the parameters move, then
+    ``dz_i = -dF_i / q(z_i | z_<i)`` (implicit reparametrisation).
+
+    Args:
+        log_weights: log w_k, (K,); they are normalised.
+        loc, scale_tril: means (K, d) and lower triangular L_k (K, d, d).
+
+    Raises:
+        ValueError: for shapes that do not fit.
+
+    Source: Figurnov, Mohamed & Mnih (2018), Implicit reparameterization gradients.
+    """
+
+    arg_constraints: dict = {}
+    has_rsample = True
+    support = constraints.real_vector
+
+    def __init__(self, log_weights: Tensor, loc: Tensor, scale_tril: Tensor):
+        if loc.ndim != 2 or log_weights.shape != loc.shape[:1] or scale_tril.shape != (*loc.shape, loc.shape[1]):
+            raise ValueError(f"expected log weights (K,), means (K, d) and scales (K, d, d), got {tuple(log_weights.shape)}, "
+                             f"{tuple(loc.shape)} and {tuple(scale_tril.shape)}")
+        self.log_weights = log_weights.log_softmax(-1)
+        self.components = Gaussian(loc, scale_tril=scale_tril, validate_args=False)
+        super().__init__(torch.Size(), loc.shape[1:], validate_args=False)
+
+    noise_dim = property(lambda self: self.event_shape[0])
+    mean = property(lambda self: self.log_weights.exp() @ self.components.loc)
+    variance = property(lambda self: self.covariance_matrix.diagonal())
+
+    @property
+    def covariance_matrix(self) -> Tensor:
+        """The covariances' mean plus the means' covariance."""
+        weights, offset = self.log_weights.exp(), self.components.loc - self.mean
+        within = (weights[:, None, None] * self.components.covariance_matrix).sum(0)
+        return within + (weights[:, None] * offset).T @ offset
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return (self.log_weights + self.components.log_prob(z.unsqueeze(-2))).logsumexp(-1)
+
+    def push(self, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise (..., d) pushed through every component: z (..., K, d) and log q(z) (..., K), to be weighted by w_k."""
+        z, _ = self.components.push(eps.unsqueeze(-2))
+        return z, self.log_prob(z)
+
+    def rsample_and_log_prob(self, sample_shape=(), *, generator: torch.Generator | None = None):
+        """Samples of shape ``sample_shape + (d,)``, differentiable in all parameters, and their log density in nats."""
+        shape = torch.Size(sample_shape)
+        with torch.no_grad():
+            k = choose(self.log_weights.exp(), shape.numel(), generator).reshape(shape)
+            eps = _noise(self, shape, generator)
+            loc, scale_tril = self.components.loc, self.components.scale_tril
+            z = loc[k] + (scale_tril[k] @ eps.unsqueeze(-1)).squeeze(-1)
+        if torch.is_grad_enabled() and any(p.requires_grad for p in (self.log_weights, loc, scale_tril)):
+            z = self._with_gradient(z)
+        return z, self.log_prob(z)
+
+    def _with_gradient(self, z: Tensor) -> Tensor:
+        """The same z, each coordinate now carrying its derivative in the parameters."""
+        loc, L = self.components.loc, self.components.scale_tril
+        moved, eps, log_share = [], [], self.log_weights  # log_share: of the components, given the coordinates so far
+        for i in range(z.shape[-1]):
+            def standardised(coordinate):  # (..., K)
+                earlier = sum((L[:, i, j] * eps[j] for j in range(i)), start=torch.zeros_like(loc[:, i]))
+                return (coordinate.unsqueeze(-1) - loc[:, i] - earlier) / L[:, i, i]
+
+            share, at = log_share.softmax(-1), standardised(z[..., i])
+            level = (share * torch.special.ndtr(at)).sum(-1)
+            density = (share * torch.exp(-0.5 * at.square()) / (L[:, i, i] * math.sqrt(2 * math.pi))).sum(-1)
+            tiny = torch.finfo(z.dtype).tiny
+            moved.append(z[..., i] - (level - level.detach()) / density.detach().clamp(min=tiny))
+            eps.append(standardised(moved[-1]))
+            log_share = log_share - 0.5 * eps[-1].square() - L[:, i, i].log()
+        return torch.stack(moved, -1)
+
+    def rsample(self, sample_shape=()):
+        return self.rsample_and_log_prob(sample_shape)[0]
+
+
+def _noise(q: Distribution, sample_shape, generator: torch.Generator | None) -> Tensor:
+    shape = torch.Size(sample_shape) + q.batch_shape + (q.noise_dim,)
+    return standard_normal(shape, generator=generator, dtype=q.mean.dtype, device=q.mean.device)
+
+
+def _log_standard_normal(eps: Tensor) -> Tensor:
+    half = eps.new_full(eps.shape[-1:], 0.5)  # a product with it is faster than a sum over few columns
+    return -(eps.square() @ half) - 0.5 * eps.shape[-1] * math.log(2 * math.pi)
 
 
 class StudentT(Distribution):

@@ -72,6 +72,45 @@ def subplots(*args, **kwargs):
         return fig, fig.subplots(*args, **kwargs)
 
 
+def graph(nodes: dict[str, tuple], edges: list[tuple[str, str]], plates: list[tuple] = ()) -> Figure:
+    """A graphical model, drawn by daft: open circles are latent, shaded ones observed, bare words fixed::
+
+        graph({"z": ("$z_n$", 0, 1, "latent"), "x": ("$x_n$", 0, 0, "observed")}, [("z", "x")],
+              [(-0.5, -0.6, 1, 2.1, "$N$")])
+
+    Args:
+        nodes: name -> (label, x, y, kind), the kind one of "latent", "observed", "fixed" and "computed" (a box).
+        edges: pairs of names, from cause to effect.
+        plates: (left, bottom, width, height, label) of boxes whose content is repeated as often as the label says.
+
+    Raises:
+        ValueError: for an unknown kind.
+    """
+    import daft  # here, for it loads pyplot
+
+    ink = colour("ink")
+    looks = {"latent": {"fc": "none"}, "observed": {"fc": colour("faint")}, "fixed": {"fc": ink}, "computed": {"fc": "none"}}
+    unknown = {kind for *_, kind in nodes.values()} - set(looks)
+    if unknown:
+        raise ValueError(f"unknown kind of node {min(unknown)!r}: choose one of {', '.join(looks)}")
+    with style():
+        pgm = daft.PGM(node_ec=ink, node_fc="none", plate_fc="none", grid_unit=2.3, node_unit=1.15)
+        for name, (label, x, y, kind) in nodes.items():
+            pgm.add_node(name, label, x, y, fixed=kind == "fixed", fontsize=12, aspect=1.4 if kind == "computed" else 1,
+                         shape="rectangle" if kind == "computed" else "ellipse",
+                         plot_params={"ec": ink, **looks[kind]}, label_params={"color": ink})
+        for cause, effect in edges:
+            pgm.add_edge(cause, effect, plot_params={"ec": ink, "fc": ink, "head_width": 0.18, "head_length": 0.2})
+        for left, bottom, width, height, label in plates:
+            pgm.add_plate([left, bottom, width, height], label=label, position="bottom right", fontsize=11,
+                          rect_params={"ec": ink, "fc": "none", "lw": 1})
+        pgm.render()
+    fig = pgm.figure
+    fig.set_layout_engine("none")
+    mpl.pyplot.close(fig)  # else Jupyter shows it a second time
+    return fig
+
+
 def svg(fig: Figure, name: str = "figure") -> str:
     """The figure as an SVG element whose colours are the page's CSS variables (``--tb-ink``, ``--tb-truth``, ...)."""
     for legend in fig.findobj(Legend):  # made after `subplots`, it has matplotlib's own white box and black words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import html
+import inspect
 import random
 import signal
 import threading
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import permutations
 
 import torch
 from torch import Tensor
@@ -34,7 +36,8 @@ class Wrong:
 
     Attributes:
         name: a short name for tests and statistics.
-        answer: a function of the same arguments as the exercise; returns the wrong value of `output`.
+        answer: a function of the same arguments as the exercise; returns the wrong value of `output`, which may be
+            of another shape than the right one. Where it is NaN, every answer agrees with it.
         message: what went wrong, in a sentence or two; it does not give the answer away.
         output: which of the exercise's outputs is wrong so.
     """
@@ -86,9 +89,11 @@ class Check:
         stream = random.Random(seed)
         instances = [self.draw(stream) for _ in range(self.num_instances)]
         right = [_outputs(self.reference(**arguments)) for arguments in instances]
-        got, end = [], time.monotonic() + self.seconds
+        got, fault, end = [], None, time.monotonic() + self.seconds
         for arguments, expected in zip(instances, right):
             given = copy.deepcopy(arguments)
+            if not _accepts(function, given):
+                return "arguments", f"keep the names of the arguments: your function is called with {', '.join(given)}"
             try:
                 with _time_limit(end - time.monotonic()):
                     value = function(**given)
@@ -102,10 +107,13 @@ class Check:
                                   f"on this instance: {_describe(arguments)}")
             problem = self._malformed(value, expected) or _changed(arguments, given)
             if problem:
-                return problem[0], f"{problem[1]}\non this instance: {_describe(arguments)}"
+                problem = problem[0], f"{problem[1]}\non this instance: {_describe(arguments)}"
+                if problem[0] not in ("shape", "NaN"):  # of those two the catalogue may know more
+                    return fault or problem
+            fault = fault or problem
             got.append(_outputs(value))
         bad = [k for k in range(len(self.outputs)) if not all(self._close(g[k], r[k]) for g, r in zip(got, right))]
-        return self._explain(bad, instances, got, right) if bad else None
+        return self._explain(bad, instances, got, right, fault) if bad else fault
 
     def _malformed(self, value, expected: list[Tensor]) -> tuple[str, str] | None:
         if value is None:
@@ -121,31 +129,47 @@ class Check:
             if output.numel() != wanted.numel() or (wanted.ndim and output.squeeze().shape != wanted.squeeze().shape):
                 return "shape", f"{name} should have shape {tuple(wanted.shape)}, got {tuple(output.shape)}"
             if bool(torch.isnan(output).any()):
-                return "NaN", f"{name} is NaN: a logarithm or a root of a negative number? {self.when_nan}".strip()
+                return "NaN", (f"{name} {_are(name)} NaN: 0/0 or 0 times infinity, a logarithm or a root of a negative "
+                               f"number, or an exponential that became infinite? {self.when_nan}").strip()
         return None
 
-    def _explain(self, bad: list[int], instances, got, right) -> tuple[str, str]:
+    def _explain(self, bad: list[int], instances, got, right, fault) -> tuple[str, str]:
         k = bad[0]
         fine = [name for i, name in enumerate(self.outputs) if i not in bad]
-        prefix = f"{' and '.join(fine)} {'is' if len(fine) == 1 else 'are'} right, but {self.outputs[k]} is not: " if fine else ""
+        prefix = (f"{' and '.join(fine)} {_are(*fine)} right, but {self.outputs[k]} {_are(self.outputs[k])} not: "
+                  if fine else "")
+        if self._permuted(got, right):
+            return "order", f"the right answers, in the wrong order: return {', '.join(self.outputs)}"
         for wrong in self.wrongs:
             if wrong.output == k and all(self._agrees(wrong, arguments, answer[k])
                                          for arguments, answer in zip(instances, got)):
                 return wrong.name, prefix + wrong.message
+        if fault:
+            return fault
         worst = max(range(len(got)), key=lambda i: float((got[i][k] - right[i][k]).abs().max()))
-        return "other", (f"{prefix}{self.outputs[k]} is off. Expected {_short(right[worst][k], 8)}, "
+        return "other", (f"{prefix}{self.outputs[k]} {_are(self.outputs[k])} off. Expected {_short(right[worst][k], 8)}, "
                          f"got {_short(got[worst][k], 8)}\n"
                          f"on this instance: {_describe(instances[worst])}")
+
+    def _permuted(self, got, right) -> bool:
+        places = range(len(self.outputs))
+        return any(all(self._close(g[i], r[j]) for g, r in zip(got, right) for i, j in enumerate(order))
+                   for order in permutations(places))
 
     def _agrees(self, wrong: Wrong, arguments: dict, answer: Tensor) -> bool:
         try:
             value = _outputs(wrong.answer(**arguments))[0]
         except (ArithmeticError, ValueError, RuntimeError):
             return False
-        return value.numel() == answer.numel() and self._close(answer, value)
+        if answer.numel() == value.numel():
+            known = ~value.reshape(-1).isnan()
+            return self._close(answer.reshape(-1)[known], value.reshape(-1)[known])
+        return bool(value.isnan().all())
 
     def _close(self, a: Tensor, b: Tensor) -> bool:
         a, b = a.reshape(-1), b.reshape(-1)
+        if len(a) != len(b):
+            return False
         near = (a - b).abs() <= self.tolerance * b.abs().clamp(min=1.0)
         return bool((near & torch.isfinite(b)).all()) or torch.equal(a, b)
 
@@ -174,6 +198,19 @@ class Hints:
                        f'<p class="tex2jax_process">{html.escape(text)}</p></details>' for i, text in enumerate(self.texts))
 
 
+def _accepts(function: Callable, arguments: dict) -> bool:
+    """Whether `function` can be called with arguments of these names."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some built-in functions have none
+        return True
+    try:
+        signature.bind(**arguments)
+    except TypeError:
+        return False
+    return True
+
+
 def _outputs(value) -> list[Tensor]:
     values = value if isinstance(value, (tuple, list)) else [value]
     values = [float(v) if isinstance(v, Estimate) else v for v in values]
@@ -197,7 +234,14 @@ def _changed(before: dict, after: dict) -> tuple[str, str] | None:
     return None
 
 
+def _are(*names: str) -> str:
+    plural = len(names) > 1 or (names[0].endswith("s") and not names[0].endswith(("ss", "is")))
+    return "are" if plural else "is"
+
+
 def _short(value, digits: int = 4) -> str:
+    if isinstance(value, Tensor) and value.dtype == torch.bool:
+        return str(value.tolist())
     if isinstance(value, Tensor):
         return str(torch.round(value.squeeze().double(), decimals=digits).tolist())
     return repr(round(value, digits) if isinstance(value, float) else value)

@@ -22,7 +22,7 @@ def positive(name: str, value: float) -> float:
 
 def count(name: str, value: int, least: int = 0, most: int | None = None) -> int:
     """`value` as an int; ValueError unless it is an integer from `least` to `most`."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least or (most or value) < value:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least or most is not None and most < value:
         limit = f"at least {least}" if most is None else f"from {least} to {most}"
         raise ValueError(f"{name} must be an integer, {limit}, got {value!r}")
     return int(value)
