@@ -98,7 +98,8 @@ class Row:
             return (self.problem, self.method, "–", "refused", "–", "–", "–", "–")
         error = self.log_evidence.standard_error
         return (self.problem, self.method, f"{self.log_evidence.value:.4f}", self.log_evidence.kind,
-                "unknown" if self.gap is None else f"{round(self.gap, 4) + 0.0:+.4f}", "–" if error is None else f"{error:.4f}",
+                "unknown" if self.gap is None else f"{round(self.gap, 4) + 0.0:+.4f}",
+                "–" if error is None else f"{error:.4f}",
                 f"{self.evaluations:,}", f"{self.seconds:.2g}")
 
 
