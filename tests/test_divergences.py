@@ -383,6 +383,15 @@ def test_the_dial_agrees_with_the_package(at):
     assert float(frame["bound"]) == pytest.approx(-at["alpha"] * float(frame["distance"]), abs=1e-12)
 
 
+@pytest.mark.parametrize("separation", [0, 0.5, 1, 3])
+def test_the_dial_tells_the_share_of_p_left_of_zero_and_no_minus_zero(separation):
+    frame = explorers.alpha().frame(alpha=1, separation=separation)
+    share = 0.3 * norm.cdf(separation) + 0.7 * norm.cdf(-separation)  # each hump is 0.5 wide, half the separation off
+    assert float(frame["left_p"]) == pytest.approx(100 * share, abs=1e-9)
+    assert not any(f"{float(frame[k]):.{digits}f}".startswith("-0.00") for k, digits in (("mean", 2), ("distance", 3)))
+    assert not any(f"{float(frame[k]):+.3f}" == "-0.000" for k in ("bound", "reverse", "forward"))
+
+
 def test_the_hands_bars_agree_with_quadrature():
     frame = explorers.by_hand().frame(mean=0.9, deviation=0.8)
     p = lambda z: 0.3 * norm.pdf(z, -1.5, 0.5) + 0.7 * norm.pdf(z, 1.5, 0.5)  # noqa: E731

@@ -74,6 +74,8 @@ kl = Check(
         Wrong("distance in units of q", lambda mean_q, cov_q, mean_p, cov_p: _kl(mean_q, cov_q, mean_p, cov_p) + 0.5 * (
             (mean_p - mean_q) @ torch.linalg.solve(cov_q, mean_p - mean_q) - _parts(mean_q, cov_q, mean_p, cov_p)[1]),
               "you measure the distance of the means in the units of q. It comes from log p, which has the units of p."),
+        Wrong("only the diagonals", lambda mean_q, cov_q, mean_p, cov_p: _kl(mean_q, cov_q.diagonal().diag(), mean_p, cov_p.diagonal().diag()),
+              "only the diagonals of the covariances are used: here the latents are correlated."),
         Wrong("cross-entropy", lambda mean_q, cov_q, mean_p, cov_p: _kl(mean_q, cov_q, mean_p, cov_p) + 0.5 * (
             len(mean_q) * (1 + math.log(2 * math.pi)) + torch.logdet(cov_q)),
               "this is the cross-entropy, minus the average of log p; the entropy of q must be taken off."),
@@ -194,14 +196,20 @@ renyi = Check(
               "you add the powers of the weights; the expectation is their mean."),
         Wrong("alpha for 1 - alpha", _renyi_with(lambda alpha: alpha, factor=lambda alpha: 1 / alpha),
               "the weights are raised to the power alpha: your dial runs the wrong way, and the ELBO sits at alpha = 0."),
+        Wrong("alpha and 1 - alpha exchanged", lambda log_weights, alpha: method.renyi_bound(log_weights, 1 - alpha),
+              "your dial runs the wrong way: this is the bound at 1 - alpha, and the ELBO sits at alpha = 0."),
+        Wrong("power alpha", _renyi_with(lambda alpha: alpha),
+              "the weights are raised to the power alpha. If all weights are w, the bound must be log w."),
+        Wrong("divided by alpha", _renyi_with(lambda alpha: 1 - alpha, factor=lambda alpha: 1 / alpha),
+              "you divide by alpha. If all weights are w, the bound must be log w: what must the factor undo?"),
         Wrong("factor left out", _renyi_with(lambda alpha: 1 - alpha, factor=lambda alpha: 1.0),
               "the factor before the logarithm is missing: if all weights are w, the bound must be log w."),
         Wrong("sign of the factor", _renyi_with(lambda alpha: 1 - alpha, factor=lambda alpha: -1 / (1 - alpha)),
               "the sign of the factor before the logarithm is turned: if all weights are w, the bound must be log w."),
         Wrong("not in the log domain", _renyi_with(lambda alpha: 1 - alpha, average=lambda t: t.exp().mean().log()),
               "exp overflows, or falls to zero: weights of real problems lie hundreds of nats from one. Stay in the log domain."),
-        Wrong("undefined at one", lambda log_weights, alpha: torch.tensor(math.inf) if alpha == 1 else method.renyi_bound(log_weights, alpha),
-              "at alpha = 1 you divide by zero. There the bound is a limit, which has a name of its own."),
+        Wrong("undefined at one", lambda log_weights, alpha: torch.tensor(math.nan) if alpha == 1 else method.renyi_bound(log_weights, alpha),
+              "right but for alpha = 1, where the formula is 0/0. There the bound is a limit (l'Hôpital), which has a name of its own."),
     ],
     hints=["All the weights equal to w should give log w, whatever alpha. Does yours?",
            "log of the mean of w^(1 - alpha), by `torch.logsumexp((1 - alpha) * log_weights, 0)`; then one more factor.",
@@ -249,6 +257,9 @@ tilted = Check(
               "this is the standard deviation; asked for is the variance.", 2),
         Wrong("ratio squared only", lambda mean, variance: variance - variance**2 * _ratio(_z(mean, variance)) ** 2 / (1 + variance),
               "in the second derivative of log Phi there is r squared, and one term more.", 2),
+        Wrong("variance without 1 + v", lambda mean, variance: variance - variance**2 * _ratio(_z(mean, variance)) * (
+            _z(mean, variance) + _ratio(_z(mean, variance))),
+              "z depends on m through a root, and the second derivative meets it twice; without it the variance can even be negative.", 2),
         Wrong("second moment", lambda mean, variance: method.tilted_moments(mean, variance, "probit")[2]
               + method.tilted_moments(mean, variance, "probit")[1] ** 2,
               "this is the average of the activation squared; take off the square of the mean.", 2),
@@ -268,19 +279,24 @@ def _draw_ep(stream):
 
 
 @functools.lru_cache(maxsize=256)
-def _ep_cached(X: tuple, y: tuple, prior_scale: float, sweeps: int | None = None):
+def _ep_cached(X: tuple, y: tuple, prior_scale: float, one_sweep: float | None = None):
+    """At convergence, or after one sweep from the prior, of all sites, by the fraction `one_sweep` of the way."""
     X, y = _tensor(X), _tensor(y)
-    if sweeps is None:
+    if one_sweep is None:
         return method.expectation_propagation(X, y, prior_scale, link="probit", tolerance=1e-10)
     A, zero = method._signed(X, y), torch.zeros(len(y), dtype=torch.float64)
     prior = method._from_sites(A, method.Sites(zero, zero), prior_scale**2)
     _, _, m, v = method._cavities(A, prior, method.Sites(zero, zero))
     _, mean, variance = method.tilted_moments(m, v, "probit")
-    return method._from_sites(A, method.Sites(1 / variance - 1 / v, mean / variance - m / v), prior_scale**2)
+    return method._from_sites(A, method.Sites(one_sweep * (1 / variance - 1 / v), one_sweep * (mean / variance - m / v)), prior_scale**2)
 
 
 def _found(X, y, prior_scale):
     return _ep_cached(tuple(map(tuple, X.tolist())), tuple(y.tolist()), prior_scale)
+
+
+def _one_sweep(X, y, prior_scale, damping):
+    return _ep_cached(tuple(map(tuple, X.tolist())), tuple(y.tolist()), prior_scale, damping).loc
 
 
 def _ep(X, y, prior_scale):
@@ -308,7 +324,7 @@ project = Check(
     "expectation propagation", draw=_draw_ep, reference=_ep, outputs=["mean", "covariance", "log evidence"], num_instances=3,
     tolerance=1e-5,
     wrongs=[
-        Wrong("one sweep", lambda X, y, prior_scale: _ep_cached(tuple(map(tuple, X.tolist())), tuple(y.tolist()), prior_scale, 1).loc,
+        Wrong("one sweep", lambda X, y, prior_scale: _one_sweep(X, y, prior_scale, damping=1.0),
               "these are the sites after a single sweep from the prior. Go round until they stop moving."),
         Wrong("Laplace", lambda X, y, prior_scale: _laplace(X, y, prior_scale).loc,
               "this is the mode, which Laplace's method would give. Expectation propagation matches moments."),
@@ -317,6 +333,18 @@ project = Check(
         Wrong("prior variance for its deviation",
               lambda X, y, prior_scale: method.expectation_propagation(X, y, prior_scale**0.5, link="probit", tolerance=1e-10).q.loc,
               "prior_scale is a standard deviation; you used it as a variance."),
+        Wrong("prior deviation squared",
+              lambda X, y, prior_scale: method.expectation_propagation(X, y, prior_scale**2, link="probit", tolerance=1e-10).q.loc,
+              "your prior has the variance s^4: prior_scale is squared once too often."),
+        Wrong("labels flipped", lambda X, y, prior_scale: _found(X, 1 - y, prior_scale).q.loc,
+              "the labels are exchanged: it is the rows with y = 0 whose sign turns."),
+        *(Wrong(f"one sweep, damping {damping}", functools.partial(_one_sweep, damping=damping),
+                f"this is where a single sweep from the prior leads, damped by {damping}. Go round until nothing moves.")
+          for damping in (0.5, 0.8)),
+        Wrong("standard deviations", lambda X, y, prior_scale: _found(X, y, prior_scale).q.stddev,
+              "these are standard deviations; asked for is the whole covariance matrix.", 1),
+        Wrong("variances", lambda X, y, prior_scale: _found(X, y, prior_scale).q.variance,
+              "these are the variances; asked for is the whole covariance matrix.", 1),
         Wrong("precision", lambda X, y, prior_scale: _found(X, y, prior_scale).q.precision_matrix,
               "this is the precision; asked for is its inverse.", 1),
         Wrong("prior left out", lambda X, y, prior_scale: torch.linalg.inv(
@@ -326,6 +354,12 @@ project = Check(
               "this is the inverse curvature at the mode, Laplace's covariance.", 1),
         Wrong("normalisers only", lambda X, y, prior_scale: _ep_pieces(X, y, prior_scale)[1],
               "this is the sum of the log normalisers. The sites are not normalised, so what they integrate to must be accounted for.", 2),
+        Wrong("normalisers at the marginals", lambda X, y, prior_scale: (lambda found, log_z, marginal, cavity:
+              method.tilted_moments(*marginal, "probit")[0].sum())(*_ep_pieces(X, y, prior_scale)),
+              "you sum log Z_n with q's own marginals in the place of the cavities: every factor then counts twice, and the sites are missing.", 2),
+        Wrong("log determinant turned", lambda X, y, prior_scale: _ep(X, y, prior_scale)[2]
+              + float(torch.logdet(_found(X, y, prior_scale).q.precision_matrix)),
+              "the sign of the log-determinant is turned: the sharper q, the smaller the volume that is integrated.", 2),
         Wrong("prior's volume left out", lambda X, y, prior_scale: _ep(X, y, prior_scale)[2] + X.shape[1] * math.log(prior_scale),
               "phi of the prior is missing: the prior is a density, and its volume counts.", 2),
         Wrong("marginals left out", lambda X, y, prior_scale: (lambda found, log_z, marginal, cavity:
