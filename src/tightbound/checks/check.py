@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import permutations
 
 import torch
 from torch import Tensor
@@ -124,14 +125,17 @@ class Check:
             if output.numel() != wanted.numel() or (wanted.ndim and output.squeeze().shape != wanted.squeeze().shape):
                 return "shape", f"{name} should have shape {tuple(wanted.shape)}, got {tuple(output.shape)}"
             if bool(torch.isnan(output).any()):
-                return "NaN", (f"{name} is NaN: a logarithm or a root of a negative number, 0/0, "
-                               "or an exponential that became infinite?")
+                return "NaN", (f"{name} {_are(name)} NaN: 0/0 or 0 times infinity, a logarithm or a root of a negative "
+                               "number, or an exponential that became infinite?")
         return None
 
     def _explain(self, bad: list[int], instances, got, right, fault) -> tuple[str, str]:
         k = bad[0]
         fine = [name for i, name in enumerate(self.outputs) if i not in bad]
-        prefix = f"{' and '.join(fine)} {'is' if len(fine) == 1 else 'are'} right, but {self.outputs[k]} is not: " if fine else ""
+        prefix = (f"{' and '.join(fine)} {_are(*fine)} right, but {self.outputs[k]} {_are(self.outputs[k])} not: "
+                  if fine else "")
+        if self._permuted(got, right):
+            return "order", f"the right answers, in the wrong order: return {', '.join(self.outputs)}"
         for wrong in self.wrongs:
             if wrong.output == k and all(self._agrees(wrong, arguments, answer[k])
                                          for arguments, answer in zip(instances, got)):
@@ -139,16 +143,24 @@ class Check:
         if fault:
             return fault
         worst = max(range(len(got)), key=lambda i: float((got[i][k] - right[i][k]).abs().max()))
-        return "other", (f"{prefix}{self.outputs[k]} is off. Expected {_short(right[worst][k], 8)}, "
+        return "other", (f"{prefix}{self.outputs[k]} {_are(self.outputs[k])} off. Expected {_short(right[worst][k], 8)}, "
                          f"got {_short(got[worst][k], 8)}\n"
                          f"on this instance: {_describe(instances[worst])}")
+
+    def _permuted(self, got, right) -> bool:
+        places = range(len(self.outputs))
+        return any(all(self._close(g[i], r[j]) for g, r in zip(got, right) for i, j in enumerate(order))
+                   for order in permutations(places))
 
     def _agrees(self, wrong: Wrong, arguments: dict, answer: Tensor) -> bool:
         try:
             value = _outputs(wrong.answer(**arguments))[0]
         except (ArithmeticError, ValueError, RuntimeError):
             return False
-        return bool(value.isnan().all()) or self._close(answer, value)
+        if answer.numel() == value.numel():
+            known = ~value.reshape(-1).isnan()
+            return self._close(answer.reshape(-1)[known], value.reshape(-1)[known])
+        return bool(value.isnan().all())
 
     def _close(self, a: Tensor, b: Tensor) -> bool:
         a, b = a.reshape(-1), b.reshape(-1)
@@ -205,7 +217,14 @@ def _changed(before: dict, after: dict) -> tuple[str, str] | None:
     return None
 
 
+def _are(*names: str) -> str:
+    plural = len(names) > 1 or (names[0].endswith("s") and not names[0].endswith(("ss", "is")))
+    return "are" if plural else "is"
+
+
 def _short(value, digits: int = 4) -> str:
+    if isinstance(value, Tensor) and value.dtype == torch.bool:
+        return str(value.tolist())
     if isinstance(value, Tensor):
         return str(torch.round(value.squeeze().double(), decimals=digits).tolist())
     return repr(round(value, digits) if isinstance(value, float) else value)

@@ -34,8 +34,10 @@ def _normal(x: Tensor, mean: Tensor, sd) -> Tensor:
 
 def _draw_e_step(stream):
     K = stream.randint(2, 4)
-    weights = _between(stream, K, 0.2, 2.0)
-    return {"x": _normals(stream, stream.randint(5, 8), 2.0), "weights": weights / weights.sum(),
+    weights, x = _between(stream, K, 0.2, 2.0), _normals(stream, stream.randint(5, 8), 2.0)
+    if stream.random() < 0.4:
+        x[0] = stream.choice([-150.0, 150.0])  # where every density underflows
+    return {"x": x, "weights": weights / weights.sum(),
             "means": _normals(stream, K, 2.0), "sds": _between(stream, K, 0.4, 2.2)}
 
 
@@ -51,6 +53,9 @@ def _e_step(x, weights, means, sds):
 e_step = Check(
     "E step", draw=_draw_e_step, reference=_e_step, outputs=["responsibilities", "log likelihood"],
     wrongs=[
+        Wrong("underflow", lambda x, weights, means, sds: (joint := _joint(x, weights, means, sds).exp()) / joint.sum(-1, keepdim=True),
+              "right, but for a datum far from every bell: there all densities underflow to zero, and you divide 0 by 0. Stay with "
+              "logarithms until the normalisation is done."),
         Wrong("no weights", lambda x, weights, means, sds: torch.softmax(_normal(x.unsqueeze(-1), means, sds), -1),
               "the mixture weights are missing: a rare component needs better evidence than a common one."),
         Wrong("normalised over the data", lambda x, weights, means, sds: torch.softmax(_joint(x, weights, means, sds), 0),
@@ -65,6 +70,10 @@ e_step = Check(
               "the densities are not normalised: a wide bell is also a low one, and the factor that says so differs from component to component."),
         Wrong("winner takes all", lambda x, weights, means, sds: method.hard_e_step(_joint(x, weights, means, sds)),
               "you gave each datum to its best component outright. That is the hard E step; the posterior is soft."),
+        Wrong("underflow in the likelihood", lambda x, weights, means, sds: _joint(x, weights, means, sds).exp().sum(-1).log().sum(),
+              "right, but for a datum far from every bell: its density underflows to zero, whose logarithm is minus infinity.", 1),
+        Wrong("not summed", lambda x, weights, means, sds: _joint(x, weights, means, sds).logsumexp(-1),
+              "this is one log density a datum: add the sum over the data.", 1),
         Wrong("mean, not sum", lambda x, weights, means, sds: _e_step(x, weights, means, sds)[1] / len(x),
               "this is the log likelihood a datum; asked for is that of all data.", 1),
         Wrong("no 2 pi", lambda x, weights, means, sds: _e_step(x, weights, means, sds)[1] + 0.5 * len(x) * LOG_2PI,
@@ -97,9 +106,13 @@ def _log_beta(a, b):
     return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
 
 
+def _digamma(value):
+    return float(torch.special.digamma(torch.tensor(value, dtype=torch.float64)))
+
+
 def _mean_logs(alpha, beta):
     """E[log p] and E[log(1 - p)] under Beta(alpha, beta)."""
-    psi = [float(torch.special.digamma(torch.tensor(v, dtype=torch.float64))) for v in (alpha, beta, alpha + beta)]
+    psi = [_digamma(v) for v in (alpha, beta, alpha + beta)]
     return psi[0] - psi[2], psi[1] - psi[2]
 
 
@@ -126,6 +139,10 @@ def _mean_log_prior(a, b, alpha, beta):
 faces = Check(
     "three terms of the bound", draw=_draw_faces, reference=_faces, outputs=["reconstruction", "complexity", "gap"],
     wrongs=[
+        Wrong("heads only", lambda heads, tails, a, b, alpha, beta: heads * _mean_logs(alpha, beta)[0],
+              "only the heads are counted. A flip that shows tails has a likelihood too."),
+        Wrong("heads and tails swapped", lambda heads, tails, a, b, alpha, beta: _fit(tails, heads, alpha, beta),
+              "heads and tails have changed places: p is the probability of heads, and alpha goes with it."),
         Wrong("likelihood at the mean", lambda heads, tails, a, b, alpha, beta: (
             heads * math.log(alpha / (alpha + beta)) + tails * math.log(beta / (alpha + beta))),
               "this is the log likelihood at the mean of q. A logarithm bends, so its average is lower than its value at the average."),
@@ -136,7 +153,7 @@ faces = Check(
             _fit(heads, tails, alpha, beta) + math.log(math.comb(heads + tails, heads))),
               "there is a binomial coefficient in it: the data are one sequence of flips, not their count."),
         Wrong("digamma of the total left out", lambda heads, tails, a, b, alpha, beta: (
-            _fit(heads, tails, alpha, beta) + (heads + tails) * float(torch.special.digamma(torch.tensor(alpha + beta, dtype=torch.float64)))),
+            _fit(heads, tails, alpha, beta) + (heads + tails) * _digamma(alpha + beta)),
               "the mean of log p under a Beta is a difference of two digammas; one of them is missing."),
         Wrong("under the prior", lambda heads, tails, a, b, alpha, beta: _fit(heads, tails, a, b),
               "this is an average over the prior. It is q that the bound averages over."),
@@ -145,6 +162,9 @@ faces = Check(
               "the prior is in it as well: that is the mean log joint. Here the prior belongs to the complexity."),
         Wrong("divergence turned round", lambda heads, tails, a, b, alpha, beta: _kl(a, b, alpha, beta),
               "this is KL(prior || q). The average in the bound is over q.", 1),
+        Wrong("digamma of the total left out of the complexity", lambda heads, tails, a, b, alpha, beta: (
+            _kl(alpha, beta, a, b) + (alpha - a + beta - b) * _digamma(alpha + beta)),
+              "the mean of log p under a Beta is a difference of two digammas; in the divergence one of them is missing.", 1),
         Wrong("no entropy", lambda heads, tails, a, b, alpha, beta: -_mean_log_prior(a, b, alpha, beta),
               "this is how badly q codes under the prior, without what the spread of q gives back.", 1),
         Wrong("entropy alone", lambda heads, tails, a, b, alpha, beta: (
@@ -157,6 +177,9 @@ faces = Check(
               "the two normalisers log B have each other's sign.", 1),
         Wrong("bound for gap", lambda heads, tails, a, b, alpha, beta: _fit(heads, tails, alpha, beta) - _kl(alpha, beta, a, b),
               "this is the bound itself. The gap is what it lacks of log p(x).", 2),
+        Wrong("digamma of the total left out of the gap", lambda heads, tails, a, b, alpha, beta: (
+            _kl(alpha, beta, a + heads, b + tails) + (alpha - a - heads + beta - b - tails) * _digamma(alpha + beta)),
+              "in this divergence a digamma is missing from the means of the two logarithms.", 2),
         Wrong("gap turned round", lambda heads, tails, a, b, alpha, beta: _kl(a + heads, b + tails, alpha, beta),
               "this is KL(posterior || q). The gap of the bound averages over q.", 2),
         Wrong("negative gap", lambda heads, tails, a, b, alpha, beta: -_kl(alpha, beta, a + heads, b + tails),
@@ -174,7 +197,10 @@ faces = Check(
 
 def _draw_terms(stream):
     n = stream.randint(4, 8)
-    return {"x": _normals(stream, n, 2.0), "r": _between(stream, n, 0.05, 0.95), "mu": stream.uniform(0.7, 2.5), "w": stream.uniform(0.15, 0.4)}
+    r = _between(stream, n, 0.05, 0.95)
+    if stream.random() < 0.4:
+        r[0], r[1] = 0.0, 1.0  # a q may be sure: 0 log 0 = 0
+    return {"x": _normals(stream, n, 2.0), "r": r, "mu": stream.uniform(0.7, 2.5), "w": stream.uniform(0.15, 0.4)}
 
 
 def _both(r):
@@ -212,6 +238,9 @@ terms = Check(
               "r is the probability of the bell at +mu; it looks as if you gave it to the other."),
         Wrong("mean over the data", lambda x, r, mu, w: _terms(x, r, mu, w)[0] / len(x),
               "this is an average over the data; asked for is the sum."),
+        Wrong("0 log 0", lambda x, r, mu, w: (_both(r) * (_both(r).log() - _log_prior(w))).sum(),
+              "right, but where q is 0 or 1: there your formula has 0 times the logarithm of 0, which is NaN on a computer and 0 "
+              "in the limit. torch.xlogy(q, q) knows it.", 1),
         Wrong("entropy as complexity", lambda x, r, mu, w: _entropies(r).sum(),
               "this is the entropy of q, which one of the lectures calls complexity too. A q that is as undecided as the prior has learnt nothing, and costs nothing.", 1),
         Wrong("uniform prior", lambda x, r, mu, w: (LOG_2 - _entropies(r)).sum(),
@@ -229,7 +258,7 @@ terms = Check(
     ],
     hints=["Both are averages over q, a datum at a time: q says +mu with probability r, -mu with probability 1 - r.",
            "Reconstruction: r log N(x; mu, 1) + (1-r) log N(x; -mu, 1). Complexity: the KL divergence of (r, 1-r) from (w, 1-w).",
-           "KL = r log(r/w) + (1-r) log((1-r)/(1-w)). Sum both over the data."])
+           "KL = r log(r/w) + (1-r) log((1-r)/(1-w)), with 0 log 0 = 0 (torch.xlogy). Sum both over the data."])
 
 
 # 4. The M step ----------------------------------------------------------------------------------------------------------
@@ -263,8 +292,9 @@ m_step = Check(
         Wrong("mean of all data", lambda x, q: x.mean().expand(q.shape[1]),
               "every component got the mean of all data: the responsibilities do not enter.", 1),
         Wrong("not divided", lambda x, q: x @ q, "these are weighted sums; a mean still has to be divided by its total weight.", 1),
-        Wrong("hard means", lambda x, q: torch.nan_to_num(x @ method.hard_e_step(q) / method.hard_e_step(q).sum(0)),
-              "you averaged only the data for which a component is the best. In EM every datum counts, by its share.", 1),
+        Wrong("hard means", lambda x, q: x @ method.hard_e_step(q) / method.hard_e_step(q).sum(0),
+              "you averaged only the data for which a component is the best. In EM every datum counts, by its share; "
+              "and a component that is nobody's best would be 0/0.", 1),
         Wrong("squared deviations divided by N", lambda x, q: _scatter(x, q) / len(x),
               "you divided by the number of data, not by the soft count of the component.", 2),
         Wrong("standard deviations", lambda x, q: _m_step(x, q)[2].sqrt(), "these are standard deviations; asked for are variances.", 2),
@@ -285,6 +315,8 @@ m_step = Check(
 def _draw_bits(stream):
     K = stream.randint(2, 5)
     q = _between(stream, K, 0.05, 1.0)
+    if stream.random() < 0.4:
+        q[stream.randrange(K)] = 0.0  # 0 log 0 = 0
     return {"log_joint": _normals(stream, K, 1.5) - 5.0, "q": q / q.sum()}
 
 
@@ -296,6 +328,9 @@ def _bits(log_joint, q):
 bits = Check(
     "bits", draw=_draw_bits, reference=_bits, outputs=["expected length", "extra bits"],
     wrongs=[
+        Wrong("0 log 0", lambda log_joint, q: (q * (q.log() - log_joint)).sum() / LOG_2,
+              "right, but where a z has q = 0: there your formula has 0 times the logarithm of 0, which is NaN on a computer and 0 in "
+              "the limit. torch.xlogy(q, q) knows it."),
         Wrong("nats", lambda log_joint, q: -method.bound(log_joint, q),
               "this is a length in nats. A bit is a smaller unit: how many nats does it hold?"),
         Wrong("times log 2", lambda log_joint, q: -method.bound(log_joint, q) * LOG_2,
@@ -308,10 +343,14 @@ bits = Check(
               "this is the length of the exact code, -log2 p(x), whatever q is. Asked for is what the message costs with this q."),
         Wrong("best z", lambda log_joint, q: -log_joint.max() / LOG_2,
               "this is the cost of sending the best z, and no bits back. Here z is drawn from q."),
+        Wrong("likeliest z of q", lambda log_joint, q: -log_joint[q.argmax()] / LOG_2,
+              "this is the cost of sending the z that q likes best. Here z is drawn from q, and bits come back."),
         Wrong("logarithm to base ten", lambda log_joint, q: -method.bound(log_joint, q) / math.log(10),
               "these are digits to base ten, not bits."),
         Wrong("extra in nats", lambda log_joint, q: _bits(log_joint, q)[1] * LOG_2,
               "these are nats; asked for are bits.", 1),
+        Wrong("extra of the best z", lambda log_joint, q: (log_joint.logsumexp(-1) - log_joint.max()) / LOG_2,
+              "this is what sending the best z wastes, with no bits back. Here z is drawn from q.", 1),
         Wrong("divergence turned round", lambda log_joint, q: (torch.softmax(log_joint, -1) * (torch.log_softmax(log_joint, -1) - q.log())).sum() / LOG_2,
               "this is KL(posterior || q). The z of the message are drawn from q, and so it is q that averages.", 1),
         Wrong("negative extra", lambda log_joint, q: -_bits(log_joint, q)[1],
@@ -355,6 +394,8 @@ lifetimes = Check(
               "this is the rate of failures, one over what is asked for."),
         Wrong("share that failed", lambda times, failed: failed.double().mean(),
               "this is the share of what was observed. What shrinks from round to round is governed by what was not.", 1),
+        Wrong("a count", lambda times, failed: (~failed).sum(),
+              "this is how many lamps still burn. A rate of EM is a factor, between zero and one.", 1),
         Wrong("ratio of unseen to seen", lambda times, failed: (~failed).sum() / failed.sum(),
               "this is the ratio of missing to seen lifetimes, and may exceed one. EM never moves away from its fixed point.", 1),
         Wrong("share of the time", lambda times, failed: times[~failed].sum() / times.sum(),
@@ -387,14 +428,14 @@ quiz = Quiz("em", [
         Option("rises by 3 nats or more.", "It is never below the bound, and it stood right on it before.", True)]),
     Question("EM on a mixture reports a log likelihood that keeps rising by several nats in every iteration, to values beyond belief. Most likely …", [
         Option("it has found a far better optimum: wait.", "There is no optimum at the end of this road: the likelihood is unbounded."),
-        Option("a component is shrinking onto one datum, or onto data in a plane.", "Its density there grows without bound. Look at the smallest "
+        Option("a component is shrinking onto one datum, or onto data in a hyperplane.", "Its density there grows without bound. Look at the smallest "
                "eigenvalue of each covariance; a prior on the covariances mends it.", True),
-        Option("the E step is wrong.", "A wrong E step shows as a likelihood that falls."),
+        Option("the E step is wrong.", "A wrong E step can show as a likelihood that falls; values beyond belief are not its mark."),
         Option("the step size is too large.", "EM has none; that is one of its charms.")]),
     Question("You train with a hard E step (each datum wholly to its best component). Over the iterations …", [
-        Option("the bound never falls, but the likelihood may, and the answer is biased.", "The hard q is a restricted one: the "
-               "bound still climbs, but it no longer touches the likelihood.", True),
+        Option("once q is hard, the bound never falls, but the likelihood may, and the answer is biased.", "The hard q is a restricted "
+               "one: the bound still climbs from the first hard q on, but it no longer touches the likelihood.", True),
         Option("bound and likelihood both never fall.", "For the likelihood one needs the bound to touch it after the E step, and a hard q does not."),
         Option("the answer is the same, only sooner.", "It is sooner, but elsewhere: overlapping clusters are pushed apart."),
-        Option("neither is monotone.", "Both steps still climb the bound, each over its own argument.")]),
+        Option("neither is monotone.", "From the first hard q on both steps climb the bound, each over its own argument.")]),
 ])

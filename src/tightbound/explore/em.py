@@ -105,7 +105,7 @@ def mirrored(num_data: int = 40, seed: int = 3) -> em.MirroredMixture:
 
 def climb() -> Explorer:
     """E and M steps in turn on one unknown: the bound is raised to touch the likelihood, then its top is taken."""
-    model, num_half_steps = mirrored(), 14
+    model, num_half_steps = mirrored(), 26
     grid = torch.linspace(-2.6, 2.6, 41, dtype=torch.float64)
     fine = torch.linspace(-2.6, 2.6, 209, dtype=torch.float64)
     likelihood = model.log_likelihood(fine)
@@ -136,7 +136,7 @@ def climb() -> Explorer:
         logit = float(model.log_weights[0] - model.log_weights[1])
         return {"curve": torch.where(curve > bottom - 60, curve, math.nan), "theta": theta, "likelihood": touch, "bound": bound,
                 "gap": touch - bound, "q": q[order, 0], "posterior": torch.sigmoid(2 * theta * z + logit),
-                "shown": shown, "rise": touch - shown, "rounds": int(half_steps) // 2, "extra": int(half_steps) % 2}
+                "shown": shown, "rise": touch - shown, "e_steps": (int(half_steps) + 1) // 2, "m_steps": int(half_steps) // 2}
 
     def figure():
         fig, (above, below) = figures.subplots(2, 1, figsize=(6.2, 4.9), gridspec_kw={"height_ratios": [1.9, 1]})
@@ -158,11 +158,11 @@ def climb() -> Explorer:
          Line(axes=1, x=z.numpy(), y="posterior", role="truth", width=1.5, label="posterior p(z | x, theta), below"),
          Points(axes=1, x=x.numpy(), y="q", size=3.2, label="q of each datum, below")],
         title="Explorer: E and M in turn",
-        alt="""Above, the log likelihood of one unknown theta, a curve with a high hump near 1 and a lower one near −1, and
-            below it a parabola, the bound for the present q. An E step lifts the parabola until it touches the curve at the
+        alt="""Above, the log likelihood of one unknown theta, a curve with a high hump near 1 and a lower one near −1, a
+            valley at −0.21 between them, and below it a parabola, the bound for the present q. An E step lifts the parabola until it touches the curve at the
             present theta; an M step moves theta to the parabola's top, where the curve is higher still. From a start on the
-            right the steps climb the high hump, from one on the left they stop on the lower one. With a hard E step the parabola stays
+            right of the valley exact steps climb the high hump, from one on the left they stop on the lower one. With a hard E step the parabola stays
             below the curve. In the lower picture, every datum's q as a dot and the posterior as an S-shaped curve: an E step puts the dots on
             the curve, an M step moves the curve away from the dots.""",
-        readout=["after {rounds:d} rounds and {extra:d} E step: theta {theta:.4f}",
+        readout=["weights 0.3 at +theta, 0.7 at −theta, known.  E steps: {e_steps:d}, M steps: {m_steps:d};  theta {theta:.4f}",
                  "log p(x | theta) = bound + gap: {likelihood:.4f} = {bound:.4f} + {gap:.4f} nats"])
