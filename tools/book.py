@@ -22,6 +22,7 @@ import time
 import webbrowser
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -171,7 +172,13 @@ def run(path: Path, notebook, root: Path) -> float:
                             store_widget_state=False, coalesce_streams=True, on_cell_start=note)
     began = time.perf_counter()
     try:
-        client.execute(stderr=subprocess.DEVNULL)  # the kernel's own: what cells write goes another way
+        start = partial(client.execute, stderr=subprocess.DEVNULL)  # the kernel's own: what cells write goes another way
+        try:
+            start()
+        except RuntimeError as error:  # kernels that start side by side may choose the same port, and one of them waits in vain
+            if "didn't respond" not in str(error):
+                raise
+            start()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         name = notebook.cells[at].metadata.get("name")
         where = f"{path.relative_to(root)}, cell {at + 1}" + (f" ({name})" if name else "")
