@@ -146,7 +146,7 @@ def test_make_gives_words_their_family_and_copies_modules():
     (lambda: families.make(3.0, 2), TypeError, "nn.Module"),
     (lambda: families.make(torch.nn.Identity, 2), TypeError, "nn.Module"),
     (lambda: MixtureOfGaussians(torch.zeros(2), torch.zeros(3, 2), torch.eye(2).expand(3, 2, 2)), ValueError, "expected log weights"),
-], ids=str)
+])
 def test_bad_arguments_are_named(make, error, message):
     with pytest.raises(error, match=message):
         make()
