@@ -14,7 +14,7 @@ from tightbound.data import diabetes
 from tightbound.explore import Area, Arrows, Choice, Explorer, HeatMap, Image, Line, Points, Slider, Toggle
 from tightbound.questions import LinearGaussian, Mixture, fourier_rows, smooth_prior
 
-FLIPS = (0, 1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 200)
+FLIPS = (0, 1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200)
 PATIENTS = (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100, 200, 442)
 NOISE = 0.7  # standard deviation of a patient's progression about the line
 
@@ -66,7 +66,7 @@ def coin() -> Explorer:
 
 
 def patients() -> Explorer:
-    """One linear Gaussian model of real patients, and its seven answers as patients come in."""
+    """One linear Gaussian model of real patients, and six of its seven answers as patients come in."""
     X, y, _ = diabetes(["bmi"])
     line = torch.linspace(-2.5, 3.5, 61, dtype=torch.float64)
     design = torch.stack([torch.ones_like(line), line], -1)
@@ -109,13 +109,14 @@ def patients() -> Explorer:
          Points(x=X[:, 1].numpy(), y="y", role="ink", size=2.5, alpha=0.6, label="patients seen"),
          Arrows(x="where", y="mean", dx="flat", dy="up", role="accent", label="the next patient"),
          Arrows(x="where", y="mean", dx="flat", dy="down", role="accent")],
-        title="Explorer: one model, seven answers",
+        title="Explorer: one model, six answers",
         alt="""Patients as points, body mass index against progression of diabetes, with the predicted line and a band of one
             standard deviation. Without any patient the band is wide and flat in the middle, and widens to both sides. As
             patients come in it narrows to the spread of the patients themselves, and the line tilts upwards. A green
             double arrow shows the prediction for one more patient.""",
         readout=["prediction {predicted:.3f} ± {spread:.3f}; best action at costs 1 to 4: {action:.3f}; slope {slope:.3f} ± {slope_sd:.3f}",
-                 "one more patient at BMI {bmi:.1f} tells {gain:.4f} nats; log Bayes factor for BMI {factor:+.3f} nats; code length {bits:.1f} bits"])
+                 "one more patient at BMI {bmi:.1f} tells {gain:.4f} nats; log Bayes factor for BMI {factor:+.3f} nats",
+                 "code length {bits:.1f} bits, at a resolution of one unit"])
 
 
 def mixture() -> Explorer:
@@ -168,7 +169,7 @@ def mixture() -> Explorer:
         alt="""Points in the plane drawn one after another from three round clusters, a wide one to the left and two narrower
             ones to the right. Each point has the mark of its cluster: a circle, a square or a cross; an arrow leads from the
             cluster's centre to the newest point. With the labels switched off all points are the same grey dots.""",
-        readout=["{points:d} points, the last from cluster {cluster:d}",
+        readout=["{points:d} points; cluster of the last one: {cluster:d} (n/a: no point yet, or not shown)",
                  "complete data log p(x, z) = {joint:.3f} nats; points alone log p(x) = {evidence:.3f} nats"])
 
 
