@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import shutil
 from functools import cache
 from pathlib import Path
@@ -29,6 +31,13 @@ CELLS = [f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})",
 @cache
 def made(title: str) -> Explorer:
     return MAKERS[title]()
+
+
+def explorers_of(topic: str) -> dict[str, Explorer]:
+    """A chapter's explorers by their titles."""
+    makers = vars(importlib.import_module(f"tightbound.explore.{topic}")).values()
+    found = [make() for make in makers if inspect.isfunction(make) and make.__annotations__.get("return") == "Explorer"]
+    return {explorer.title.removeprefix("Explorer: "): explorer for explorer in found}
 
 
 @pytest.fixture(scope="module")
@@ -202,8 +211,9 @@ def test_a_chapter_runs_and_its_explorers_move(name, chromium, address):
         assert errors(notebook.run_all()) == []
         titles = notebook.explorers().locator(".tb-title").all_text_contents()
         assert titles
+        explorers = explorers_of(name.removesuffix(".ipynb"))
         for title in (title.removeprefix("Explorer: ") for title in titles):
-            explorer, hand = made(title), notebook.hand(title)
+            explorer, hand = explorers[title], notebook.hand(title)
             for drawn in hand.sweep(next(iter(explorer.controls))):
                 assert_agrees(drawn, explorer, live=True)
         assert_quiet(notebook)

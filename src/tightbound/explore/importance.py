@@ -61,7 +61,7 @@ def proposal() -> Explorer:
     return Explorer(
         [weigh, centre_mark],
         {"centre": Point("centre", mu, log_tau, middle, names=("mu", "log tau")),
-         "scale": Slider("width, times Laplace's", (0.3, 0.5, 0.7, 1.0, 1.4, 2.0), 1.0),
+         "scale": Slider("width, times Laplace's", (0.3, 0.5, 0.7, 1.0, 2.0), 1.0),
          "shape": Choice("shape", ["Gaussian", "Student t (df 3)"], "Gaussian")},
         figure,
         [Points(x="x", y="y", size="size", alpha=0.55, label="samples of the proposal, area in proportion to the weight"),
