@@ -290,9 +290,11 @@ def in_folder(folder: Path, topics: list[str]) -> list[Submission]:
     found = [Submission(folder.name, path.stem, path) for path in paths if path.exists()]
     if found:
         return found
-    there = ", ".join(sorted(path.name for path in folder.rglob("*.ipynb"))) or "no notebook"
-    wanted = " or ".join(f"{topic}.ipynb" for topic in topics)
-    return [Submission(folder.name, topics[0], folder,
+    others = sorted(folder.rglob("*.ipynb"))
+    there = ", ".join(path.name for path in others) or "no notebook"
+    meant = [topic for topic in topics if any(path.stem.startswith(topic) for path in others)] or topics
+    wanted = " or ".join(f"{topic}.ipynb" for topic in meant)
+    return [Submission(folder.name, meant[0], folder,
                        remarks=[f"no {wanted} in the folder, which holds {there}"])]
 
 
