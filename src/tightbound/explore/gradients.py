@@ -17,10 +17,10 @@ ROWS = {"score function": gradients.score_function, "with leave-one-out": gradie
         "REBAR": gradients.rebar, "ARM": gradients.arm, "DARN": gradients.darn,
         "straight through": gradients.straight_through, "Gumbel-softmax": gradients.gumbel_softmax}
 BIASED = ("straight through", "Gumbel-softmax")
-PROBABILITIES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-DIMENSIONS = (1, 2, 4, 8, 16, 32)
+PROBABILITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+DIMENSIONS = (1, 2, 4, 8, 16)
 SAMPLES = (2, 4, 8, 16, 32, 64)
-BANK, REPETITIONS = 4096, 1500
+BANK, REPETITIONS = 3000, 1500
 
 
 def _short(values):
@@ -115,7 +115,7 @@ TEMPERATURES = tuple(np.geomspace(0.05, 5, 21).round(3))
 
 
 @cache
-def _levels(num_points: int = 4000) -> np.ndarray:
+def _levels(num_points: int = 2000) -> np.ndarray:
     """logit(u) at the middles of equal shares of the logistic distribution."""
     u = (np.arange(num_points) + 0.5) / num_points
     return np.log(u) - np.log1p(-u)

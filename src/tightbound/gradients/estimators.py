@@ -70,8 +70,8 @@ class NVIL(nn.Module):
 
         ∇F = E_q[(f(z) - c - C(m)) ∇log q(z)],      m = E_q[z]
 
-    For an encoder m is a summary of the datum x, so C(m) is a baseline that depends on x. The network learns by the square of
-    what it leaves, with the same call of `backward` that gives the gradient. (The paper also divides by a running standard
+    For an encoder m is a summary of the datum x, so C(m) is a baseline that depends on x. c is the running mean of what C leaves. The network learns by the square of
+    what both leave, with the same call of `backward` that gives the gradient. (The paper also divides by a running standard
     deviation, which rescales the gradient; that is left to the optimiser here.)
 
     Args:
@@ -88,22 +88,26 @@ class NVIL(nn.Module):
         count("dim", dim, least=1)
         stream, self.decay = torch.Generator().manual_seed(seed), decay
         first = torch.randn(*replicates, dim, hidden, generator=stream, dtype=torch.float64) / math.sqrt(dim)
-        self.first, self.last = nn.Parameter(first), nn.Parameter(first.new_zeros(*replicates, hidden, 1))
+        self.first, self.bias = nn.Parameter(first), nn.Parameter(torch.linspace(-1, 1, hidden, dtype=first.dtype).expand(
+            *replicates, 1, hidden).clone())
+        self.last = nn.Parameter(first.new_zeros(*replicates, hidden, 1))
         self.register_buffer("centre", first.new_zeros(replicates))
 
-    def baseline(self, q: Distribution) -> Tensor:
-        """c + C(m), (\\*batch)."""
-        found = (torch.tanh(q.mean.detach() @ self.first) @ self.last).squeeze(-1)
-        return found + self.centre.reshape(self.centre.shape + (1,) * (found.ndim - self.centre.ndim))
+    def baseline(self, q: Distribution) -> tuple[Tensor, Tensor]:
+        """c and C(m), each to be broadcast to (\*batch)."""
+        m = q.mean.detach().unsqueeze(-2) if q.mean.ndim == 1 else q.mean.detach()
+        learned = (torch.tanh(m @ self.first + self.bias) @ self.last).squeeze(-1).reshape(q.batch_shape)
+        return self.centre.reshape(self.centre.shape + (1,) * (learned.ndim - self.centre.ndim)), learned
 
     def forward(self, f: Integrand, q: Distribution, num_samples: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         z = _sample(q, num_samples, generator)
-        values, log_q, baseline = _evaluate(f, z), q.log_prob(z), self.baseline(q)
-        signal = values.detach() - baseline
-        surrogate = values + signal.detach() * log_q - signal.square()  # the square trains the baseline, and it alone
+        values, log_q = _evaluate(f, z), q.log_prob(z)
+        constant, learned = self.baseline(q)
+        signal = values.detach() - constant - learned
+        surrogate = values + signal.detach() * log_q - signal.square()  # the square trains the network, and it alone
         if self.training:  # after its use: the baseline must not know these samples
-            own = _mean(values).reshape(*self.centre.shape, -1).mean(-1)
-            self.centre.lerp_(own, 1 - self.decay)
+            left = (values - learned).detach().mean(0).reshape(*self.centre.shape, -1).mean(-1)
+            self.centre.lerp_(left, 1 - self.decay)
         return _mean(values), surrogate.mean(0)
 
 
@@ -196,12 +200,13 @@ def enumeration(f: Integrand, q: BernoulliVector, num_samples: int = 0, *,
     return total.detach(), total
 
 
-def muprop(f: Integrand, q: BernoulliVector, num_samples: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def muprop(f: Integrand, q: BernoulliVector, num_samples: int, *, generator: torch.Generator,
+           baseline: float | Tensor = 0.0) -> tuple[Tensor, Tensor]:
     """MuProp: the score function of what a tangent of f at the mean m leaves, plus the tangent's own exact gradient::
 
-        h(b) = f(m) + f'(m)'(b - m),      ∇F = E_q[(f(b) - h(b)) ∇log q(b)] + f'(m)' ∇m
+        h(b) = f(m) + f'(m)'(b - m),      ∇F = E_q[(f(b) - h(b) - c) ∇log q(b)] + f'(m)' ∇m
 
-    f must be defined between the bits.
+    f must be defined between the bits. Where f is curved, f - h has a mean, which the tangent leaves to a `baseline` c.
 
     Source: Gu, Levine, Sutskever & Mnih (2016).
     """
@@ -211,7 +216,7 @@ def muprop(f: Integrand, q: BernoulliVector, num_samples: int, *, generator: tor
     b = _sample(q, num_samples, generator)
     values, log_q = _evaluate(f, b), q.log_prob(b)
     tangent = at_mean.detach() + (slope * (b - m.detach())).sum(-1)
-    surrogate = values + (values.detach() - tangent) * log_q
+    surrogate = values + (values.detach() - tangent - baseline) * log_q
     return _mean(values), surrogate.mean(0) + (slope * q.mean).sum(-1)
 
 
