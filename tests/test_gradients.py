@@ -212,8 +212,9 @@ def test_the_variances_are_those_of_a_sum_over_all_bits():
 
 def test_what_lowers_the_variance_of_the_toy():
     plain = variance(gradients.score_function, "toy", 10)
-    for estimator in (gradients.leave_one_out, gradients.rebar, gradients.arm, gradients.darn):
+    for estimator in (gradients.leave_one_out, gradients.arm, gradients.darn):
         assert variance(estimator, "toy", 10) < plain / 5
+    assert plain / 5 < variance(gradients.rebar, "toy", 10) < plain / 3
     m = float(torch.sigmoid(vector(0.3)))
     residual = functools.partial(gradients.muprop, baseline=-10 * m * (1 - m))  # f - h = -sum_i (b_i - m)²
     assert variance(residual, "toy", 10) < plain / 5 < variance(gradients.muprop, "toy", 10)
@@ -473,8 +474,8 @@ def test_eight_schools_bound_is_that_of_the_best_diagonal_gaussian(estimator):
         return -bound
 
     optimizer = torch.optim.LBFGS([at], max_iter=100, line_search_fn="strong_wolfe")
-    best = -float(optimizer.step(loss))
-    best = -float(loss())
+    optimizer.step(loss)
+    best = -float(loss().detach())
     assert float(found.log_evidence) == pytest.approx(best, abs=4 * found.log_evidence.standard_error + 0.01)
 
 
@@ -538,7 +539,8 @@ def test_what_the_explorer_of_peers_says():
     explorer = explore.peers()
     few, many = explorer.frame(dimension=1), explorer.frame(dimension=16)
     assert many["plain"] > 6 * few["plain"] and many["through"] == pytest.approx(few["through"], rel=0.1)
-    assert explorer.frame(count=64)["through"] == pytest.approx(explorer.frame(count=64)["off"], rel=0.1)
+    few, many = explorer.frame(count=2), explorer.frame(count=64)
+    assert many["through"] < 1.5 * many["off"] and few["through"] > 2 * few["off"]
     assert explorer.frame(probability=0.5)["off"] < 0.01 < explorer.frame(probability=0.3)["off"]
 
 

@@ -20,7 +20,7 @@ BIASED = ("straight through", "Gumbel-softmax")
 PROBABILITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 DIMENSIONS = (1, 2, 4, 8, 16)
 SAMPLES = (2, 4, 8, 16, 32, 64)
-BANK, REPETITIONS = 3000, 1500
+BANK, REPETITIONS = 3000, 1000
 
 
 def _short(values):
@@ -49,13 +49,22 @@ def estimates(name: str, probability: float, dimension: int, count: int) -> torc
     """Repetitions of one estimate of the first bit's gradient from `count` samples, (REPETITIONS,)."""
     if name != "with leave-one-out":  # a mean of single estimates, drawn from a bank of them
         return _bank(name, probability, dimension)[_groups(count)].mean(1)
-    # Each sample's baseline is the others' mean: (f - mean f) (b - m) averaged, times S/(S-1). It knows the bits by their sum.
-    stream = torch.Generator().manual_seed(3)
-    shape = torch.full((REPETITIONS, count), float(dimension - 1), dtype=torch.float64)
-    first = (torch.rand(shape.shape, generator=stream, dtype=torch.float64) < probability).double()
-    others = torch.binomial(shape, torch.full_like(shape, probability), generator=stream)
-    f = -(first + others) * (1 - 2 * TARGET)
-    return ((f - f.mean(1, keepdim=True)) * (first - probability)).sum(1) / (count - 1)
+    # Each sample's baseline is the others' mean: (f - mean f) (b - m) averaged, times S/(S-1). Here f hangs on the sum of the bits.
+    first, total = _bits_on(probability)
+    f = -(1 - 2 * TARGET) * total[dimension][:, :count]
+    return ((f - f.mean(1, keepdim=True)) * (first[:, :count] - probability)).sum(1) / (count - 1)
+
+
+@cache
+def _bits_on(probability: float) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
+    """The first bit of every sample, (REPETITIONS, SAMPLES[-1]), and how many of the first d are on."""
+    stream, first, total, found = torch.Generator().manual_seed(3), None, 0.0, {}
+    for d in range(1, DIMENSIONS[-1] + 1):
+        bit = (torch.rand(REPETITIONS, SAMPLES[-1], generator=stream, dtype=torch.float64) < probability).double()
+        first, total = (bit if first is None else first), total + bit
+        if d in DIMENSIONS:
+            found[d] = total
+    return first, found
 
 
 def peers() -> Explorer:
@@ -90,11 +99,11 @@ def peers() -> Explorer:
     rows = np.repeat(place, 3)
     return Explorer(
         [distributions],
-        {"probability": Slider("probability of a bit, p", PROBABILITIES, 0.3),
+        {"probability": Slider("probability of a bit, p", PROBABILITIES, 0.6),
          "dimension": Slider("bits d", DIMENSIONS, 4), "count": Slider("samples S", SAMPLES, 4, play=True)},
         figure,
-        [Line(x="wide", y=rows, width=1.5, role="prior", label="90 % of estimates"),
-         Line(x="middle", y=rows, width=5, label="half of them"),
+        [Line(x="wide", y=rows, width=1.5, role="ink", label="90 % of estimates"),
+         Area(x="middle", low=rows - 0.2, high=rows + 0.2, alpha=0.5, label="half of them"),
          Line(x="truth", y=[0.4, len(ROWS) + 0.6], role="truth", label="exact gradient"),
          Points(x="fair", y=place, role="ink", size=3.5, label="mean, unbiased here"),
          Points(x="unfair", y=place[biased], role="bound", size=5.0, shape="square", label="mean, biased"),

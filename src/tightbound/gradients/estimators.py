@@ -94,7 +94,7 @@ class NVIL(nn.Module):
         self.register_buffer("centre", first.new_zeros(replicates))
 
     def baseline(self, q: Distribution) -> tuple[Tensor, Tensor]:
-        """c and C(m), each to be broadcast to (\*batch)."""
+        """c and C(m), each to be broadcast to the batch."""
         m = q.mean.detach().unsqueeze(-2) if q.mean.ndim == 1 else q.mean.detach()
         learned = (torch.tanh(m @ self.first + self.bias) @ self.last).squeeze(-1).reshape(q.batch_shape)
         return self.centre.reshape(self.centre.shape + (1,) * (learned.ndim - self.centre.ndim)), learned
