@@ -46,7 +46,8 @@ def score_function(f: Integrand, q: Distribution, num_samples: int, *, generator
     """
     z = _sample(q, num_samples, generator)
     values, log_q = _evaluate(f, z), q.log_prob(z)
-    return _mean(values), (values + (values.detach() - baseline) * log_q).mean(0)
+    surrogate = values + (values.detach() - baseline) * log_q
+    return _mean(values), surrogate.mean(0)
 
 
 def leave_one_out(f: Integrand, q: Distribution, num_samples: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -61,8 +62,10 @@ def leave_one_out(f: Integrand, q: Distribution, num_samples: int, *, generator:
     count("num_samples", num_samples, least=2)
     z = _sample(q, num_samples, generator)
     values, log_q = _evaluate(f, z), q.log_prob(z)
-    others = (values.detach().sum(0) - values.detach()) / (num_samples - 1)
-    return _mean(values), (values + (values.detach() - others) * log_q).mean(0)
+    fixed = values.detach()
+    others = (fixed.sum(0) - fixed) / (num_samples - 1)
+    surrogate = values + (fixed - others) * log_q
+    return _mean(values), surrogate.mean(0)
 
 
 class NVIL(nn.Module):
@@ -147,14 +150,7 @@ def pathwise(f: Integrand, q: Distribution, num_samples: int, *, generator: torc
     Raises:
         TypeError: for a q whose samples carry no gradient.
     """
-    count("num_samples", num_samples, least=1)
-    if not q.has_rsample:
-        raise TypeError(f"{type(q).__name__} cannot be reparametrised: its samples jump as its parameters move. Use "
-                        "score_function or leave_one_out, which need only log q")
-    if hasattr(q, "rsample_and_log_prob"):
-        z = q.rsample_and_log_prob((num_samples,), generator=generator)[0]
-    else:
-        z = q.rsample((num_samples,))
+    z = _moving_sample(q, num_samples, generator)
     values = _evaluate(f, z)
     return _mean(values), values.mean(0)
 
@@ -229,9 +225,9 @@ def arm(f: Integrand, q: BernoulliVector, num_samples: int, *, generator: torch.
 
     Source: Yin & Zhou (2019).
     """
-    u = _uniform(q, num_samples, generator)
-    a = _bits(q)
-    one, other = (u > torch.sigmoid(-a)).to(a), (u < torch.sigmoid(a)).to(a)
+    u, a = _uniform(q, num_samples, generator), _bits(q)
+    one = (u > torch.sigmoid(-a)).to(a)
+    other = (u < torch.sigmoid(a)).to(a)
     f_one, f_other = _evaluate(f, one), _evaluate(f, other)
     values, difference = 0.5 * (f_one + f_other), (f_one - f_other).detach()
     surrogate = values + (difference.unsqueeze(-1) * (u - 0.5) * a).sum(-1)
@@ -364,6 +360,19 @@ def _sample(q: Distribution, num_samples: int, generator: torch.Generator) -> Te
         if isinstance(q, BernoulliVector):
             return q.sample((num_samples,), generator=generator)
         return draw(q, (num_samples,), generator=generator)[0]
+
+
+def _moving_sample(q: Distribution, num_samples: int, generator: torch.Generator) -> Tensor:
+    """z = g(eps), (S, \\*batch, d), with its derivative in the parameters of q."""
+    count("num_samples", num_samples, least=1)
+    if not q.has_rsample:
+        raise TypeError(f"{type(q).__name__} cannot be reparametrised: its samples jump as its parameters move. Use "
+                        "score_function or leave_one_out, which need only log q")
+    if hasattr(q, "rsample_and_log_prob"):
+        return q.rsample_and_log_prob((num_samples,), generator=generator)[0]
+    with torch.random.fork_rng([generator.device] if generator.device.type == "cuda" else []):
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
+        return q.rsample((num_samples,))  # torch's own take no generator
 
 
 def _uniform(q: Distribution, num_samples: int, generator: torch.Generator) -> Tensor:

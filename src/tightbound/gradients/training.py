@@ -35,10 +35,13 @@ def climb(objective: Objective, parameters: Iterable[Tensor], estimator: Estimat
         The values on the way, (num_steps, \\*batch).
     """
     stream = generator(seed)
-    learned = list(estimator.parameters()) if isinstance(estimator, nn.Module) else []
-    optimizer = torch.optim.Adam([*parameters, *learned], lr=positive("step_size", step_size), maximize=True)
+    count("num_steps", num_steps, least=1)
+    positive("step_size", step_size)
+    own = list(estimator.parameters()) if isinstance(estimator, nn.Module) else []
+    learned = [*parameters, *own]
+    optimizer = torch.optim.Adam(learned, lr=step_size, maximize=True)
     history = []
-    for _ in range(count("num_steps", num_steps, least=1)):
+    for _ in range(num_steps):
         f, q = objective()
         value, surrogate = estimator(f, q, num_samples, generator=stream)
         optimizer.zero_grad()
