@@ -14,7 +14,7 @@ Source: Mohamed, Rosca, Figurnov & Mnih (2020), Monte Carlo gradient estimation 
 from tightbound.gradients.belief_net import BeliefNet, minibatches
 from tightbound.gradients.estimators import (NVIL, Relax, arm, bonnet_price, darn, enumeration, gumbel_softmax, leave_one_out,
                                              muprop, pathwise, rebar, score_function, straight_through, vimco)
-from tightbound.gradients.training import Moments, approximate, climb, moments, replicate, toy, toy_gradient
+from tightbound.gradients.ascent import Moments, approximate, climb, moments, replicate, toy, toy_gradient
 
 __all__ = ["NVIL", "BeliefNet", "Moments", "Relax", "approximate", "arm", "bonnet_price", "climb", "darn", "enumeration",
            "gumbel_softmax", "leave_one_out", "minibatches", "moments", "muprop", "pathwise", "rebar", "replicate",
