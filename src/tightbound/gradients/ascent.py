@@ -37,7 +37,7 @@ def climb(objective: Objective, parameters: Iterable[Tensor], estimator: Estimat
     stream = generator(seed)
     count("num_steps", num_steps, least=1)
     positive("step_size", step_size)
-    own = list(estimator.parameters()) if isinstance(estimator, nn.Module) else []
+    own = estimator.parameters() if isinstance(estimator, nn.Module) else []
     learned = [*parameters, *own]
     optimizer = torch.optim.Adam(learned, lr=step_size, maximize=True)
     history = []
