@@ -47,6 +47,9 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # of Adam
 LONGEST = 0.5      # standard deviations that q moves in one natural step
 UNROLLED = 5       # steps in one compiled graph
 
+LOST = ("the bound of {0!r} is not finite: q reaches over an edge of the density (move the latents to all of R^d, with "
+        "Problem.constrained), or the steps are too large (step_size)")
+
 Engine = Callable[[float], Tensor]  # takes STEPS steps of a size, and returns the bound's estimate at the last one
 
 
@@ -233,6 +236,8 @@ def _plain(problem: Problem, member: nn.Module, num_samples: int, batch_size: in
             optimizer.zero_grad()
             (-bound.sum()).backward()
             optimizer.step()
+            if not bool(torch.isfinite(bound.detach()).all()):
+                raise SVIError(LOST.format(problem.name))
         return bound.detach()
 
     return advance
@@ -252,6 +257,8 @@ def _compiled(problem: Problem, member: nn.Module, num_samples: int, stream: tor
                 values, *state, bound = graph([p.detach() for p in parameters], *state, noise, t.new_tensor(step_size))
             _put(member, values)
             problem.evaluations += noise.shape[:-1].numel()
+            if not bool(torch.isfinite(bound).all()):
+                raise SVIError(LOST.format(problem.name))
         return bound
 
     try:  # compiles
