@@ -458,17 +458,17 @@ def fit_topics(counts: Tensor, num_topics: int, *, batch_size: int = 16, delay: 
         num_topics: K.
         batch_size: b.
         delay, forgetting: tau and kappa of the step sizes, rho_1 being (1 + delay)^-forgetting; tensors (R,) for R runs side by
-            side, all with the same start and the same batches. Robbins and Monro ask for 0.5 < forgetting <= 1.
+            side, all with the same batches. Robbins and Monro ask for 0.5 < forgetting <= 1.
         num_seen: stop when so many documents have been seen.
         concentration, word_concentration: alpha and eta, of the priors.
-        start: lambda to begin with, (K, V); K random documents, and one of every word, if left out.
+        start: lambda to begin with, (K, V), or (R, K, V); K random documents, and one of every word, if left out.
         held_out: two halves of documents that are not among the counts, each (H, V); see `completion`.
         num_looks: how often they are looked at.
         seed: of the start and the batches.
 
     Raises:
         ValueError: for counts that are negative, not finite, or of another shape, documents without words, a batch larger than
-            the corpus, or step sizes out of range.
+            the corpus, step sizes out of range, or a start that does not fit.
 
     Source: Hoffman, Blei & Bach (2010); Hoffman, Blei, Wang & Paisley (2013).
     """
@@ -484,7 +484,9 @@ def fit_topics(counts: Tensor, num_topics: int, *, batch_size: int = 16, delay: 
     stream, looks, seen = generator(seed), [], []
     if start is None:
         start = 1 + C[torch.randperm(len(C), generator=stream).repeat(K)[:K]]
-    words = start.to(C.dtype).expand(*torch.broadcast_shapes(tau.shape[:-2], kappa.shape[:-2]), K, -1)
+    if start.shape[-2:] != (K, C.shape[1]) or not bool((start > 0).all()):
+        raise ValueError(f"start must be ({K}, {C.shape[1]}) and above zero, got shape {tuple(start.shape)}")
+    words = start.to(C.dtype).expand(*torch.broadcast_shapes(tau.shape[:-2], kappa.shape[:-2], start.shape[:-2]), K, -1)
     steps = max(1, count("num_seen", num_seen, least=1) // b)
     looked = {round(steps ** (i / max(num_looks - 1, 1))) for i in range(num_looks)}       # closer together at the beginning
     order = _epochs(len(C), b, stream)
