@@ -311,7 +311,7 @@ class NaturalGradient(torch.optim.Optimizer):
     Raises:
         ValueError: for another family.
 
-    Source: Amari (1998); Hoffman et al. (2013); Tan (2024), Analytic natural gradient updates for Cholesky factor in Gaussian
+    Source: Amari (1998); Hoffman et al. (2013); Tan (2021), Analytic natural gradient updates for Cholesky factor in Gaussian
     variational approximation.
     """
 
