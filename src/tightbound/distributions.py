@@ -41,7 +41,12 @@ class Gaussian(MultivariateNormal):
     def push(self, eps: Tensor) -> tuple[Tensor, Tensor]:
         """z = mean + L eps and log q(z), for standard normal noise eps (..., d) of the caller's choice."""
         L = self.scale_tril
-        offset = eps @ L.mT if L.ndim == 2 else (L @ eps.unsqueeze(-1)).squeeze(-1)
+        if L.ndim == 2:
+            offset = eps @ L.mT
+        elif L.ndim == 3 and eps.shape[-2] == len(L):  # a batch of normals: one matrix product each, for all samples
+            offset = torch.einsum("rij,...rj->...ri", L, eps)
+        else:
+            offset = (L @ eps.unsqueeze(-1)).squeeze(-1)
         return self.loc + offset, _log_standard_normal(eps) - L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     noise_dim = property(lambda self: self.event_shape[0])
