@@ -15,7 +15,7 @@ from tightbound.approximation import Approximation
 from tightbound.device import generator
 from tightbound.estimate import Estimate
 from tightbound.flows.flow import Flow, FlowDistribution, make
-from tightbound.flows.transforms import FlowError, NotFinite
+from tightbound.flows.transforms import FlowError
 from tightbound.problem import Problem
 from tightbound.problems.arguments import count, positive
 
@@ -68,12 +68,13 @@ def approximate(problem: Problem, flow: Flow | str = "spline", *, num_layers: in
     flow = flow.to(device=problem.device, dtype=problem.dtype)
 
     def loss(step: int) -> tuple[Tensor, Tensor]:
-        z, log_q = flow(validate_args=False).rsample_and_log_prob((batch_size,), generator=stream)
+        z, log_q = flow().rsample_and_log_prob((batch_size,), generator=stream)
         log_joint = problem.log_joint(z)
         beta = min(1.0, 0.01 + 0.99 * step / max(warm_up * num_steps, 1))
         return (log_q - beta * log_joint).mean(), (log_joint - log_q).detach().mean()
 
-    history = _descend(flow, loss, num_steps, positive("learning_rate", learning_rate), problem.name)
+    history = _descend(flow, loss, num_steps, positive("learning_rate", learning_rate), f"q has mass where the log joint of {problem.name!r} "
+                       "is -inf: end the flow in a Box, or move the latents to all of R^d")
     q = flow(validate_args=False)
     with torch.no_grad():
         z, log_q = q.rsample_and_log_prob((count("num_samples", num_samples, least=2),), generator=stream)
@@ -143,10 +144,13 @@ def fit_density(data: Tensor | Callable[[torch.Generator], Tensor], flow: Flow |
         nonlocal best
         if validation is not None and step % every == 0:
             best = _better(flow, validation, scores, best)
-        value = negative(draw(stream))
+        x = draw(stream)
+        value = negative(x)
+        if not bool(torch.isfinite(value.detach())):
+            flow().log_prob(x)  # raises, and names the layer
         return value, -value.detach()
 
-    history = _descend(flow, loss, num_steps, positive("learning_rate", learning_rate), "the data", weight_decay)
+    history = _descend(flow, loss, num_steps, positive("learning_rate", learning_rate), "the density is zero at a datum", weight_decay)
     if validation is not None:
         flow.load_state_dict(_better(flow, validation, scores, best))
     return DensityFit(flow, _frozen(flow)(), history, torch.tensor(scores, dtype=torch.float64), time.perf_counter() - began)
@@ -192,7 +196,7 @@ def _sampler(data, batch_size: int) -> Callable[[torch.Generator], Tensor]:
     return lambda stream: data[torch.randint(len(data), (batch_size,), generator=stream)]
 
 
-def _descend(flow: Flow, loss: Callable[[int], tuple[Tensor, Tensor]], num_steps: int, learning_rate: float, what: str,
+def _descend(flow: Flow, loss: Callable[[int], tuple[Tensor, Tensor]], num_steps: int, learning_rate: float, reason: str,
              weight_decay: float = 0.0) -> Tensor:
     """Adam along the loss; the history of what it is to be judged by."""
     optimizer = torch.optim.Adam(flow.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
@@ -201,7 +205,7 @@ def _descend(flow: Flow, loss: Callable[[int], tuple[Tensor, Tensor]], num_steps
     for step in range(num_steps):
         value, score = loss(step)
         if not math.isfinite(at := float(value.detach())):
-            _explain(flow, step, at, what)
+            raise FlowError(f"in step {step} the loss is {at}: {reason}")
         optimizer.zero_grad()
         value.backward()
         nn.utils.clip_grad_norm_(flow.parameters(), 10.0)
@@ -209,15 +213,6 @@ def _descend(flow: Flow, loss: Callable[[int], tuple[Tensor, Tensor]], num_steps
         schedule.step()
         history.append(score)
     return torch.stack(history).double().cpu()
-
-
-def _explain(flow: Flow, step: int, value: float, what: str) -> None:
-    """Raises the error that fits a loss that is not finite."""
-    if value == math.inf:
-        raise FlowError(f"in step {step} the flow puts mass where the log joint of {what!r} is -inf: end the flow in a Box, or move the "
-                        "problem's latents to all of R^d")
-    flow().rsample_and_log_prob((1000,), generator=generator(0, flow.like.device))  # raises, naming the layer, if it can be seen there
-    raise NotFinite(f"in step {step} the loss is {value}: lower the learning rate, or standardise the data")
 
 
 def _better(flow: Flow, validation: Tensor, scores: list[float], best):

@@ -62,7 +62,7 @@ def moebius(angle: Tensor, centres: Tensor, weights: Tensor) -> tuple[Tensor, Te
 
     Args:
         angle: θ, (...), between 0 and 2 pi.
-        centres: (..., K, 2), of length below one.
+        centres: (..., K, 2), of length at most 0.99.
         weights: (..., K), summing to one.
 
     Returns:
@@ -80,7 +80,8 @@ def moebius(angle: Tensor, centres: Tensor, weights: Tensor) -> tuple[Tensor, Te
     new, slope = turned(angle)
     start, _ = turned(torch.zeros_like(angle))
     new = torch.remainder(new - start, TURN)
-    new = torch.where((new < 1e-9) & (angle > 6), new + TURN, torch.where((new > TURN - 1e-9) & (angle < 0.3), new - TURN, new))
+    # Rounding may put the end of the turn at its start, or the start at its end: with |ω| < 0.99 nothing else comes so near.
+    new = torch.where((new < 1e-4) & (angle > 6), new + TURN, torch.where((new > TURN - 1e-4) & (angle < 0.3), new - TURN, new))
     return (weights * new).sum(-1), (weights * slope).sum(-1)
 
 

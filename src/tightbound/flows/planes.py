@@ -45,14 +45,14 @@ class Plane(Distribution):
         if self.name == "pinwheel":
             f = eps * torch.tensor([0.6, 0.2], dtype=torch.float64) + torch.tensor([2.0, 0.0], dtype=torch.float64)
             arm = torch.randint(5, shape, generator=generator)
-            return _turned(f, 2 * math.pi * arm / 5 + 0.9 * f.norm(dim=-1))
+            return _turned(f, 2 * math.pi * arm.double() / 5 + 0.9 * f.norm(dim=-1))
         centres, width = self._normals()
         return centres[torch.randint(len(centres), shape, generator=generator)] + width * eps
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p(x) in nats: (..., 2) -> (...)."""
         if self.name == "pinwheel":
-            back = 2 * math.pi * torch.arange(5) / 5 + 0.9 * value.norm(dim=-1, keepdim=True)
+            back = 2 * math.pi * torch.arange(5, dtype=torch.float64) / 5 + 0.9 * value.norm(dim=-1, keepdim=True)
             f = _turned(value.unsqueeze(-2), -back)
             square = ((f[..., 0] - 2) / 0.6).square() + (f[..., 1] / 0.2).square()
             return (-0.5 * square).logsumexp(-1) - math.log(5 * 0.6 * 0.2) - LOG_2PI
@@ -64,7 +64,7 @@ class Plane(Distribution):
     def _normals(self) -> tuple[Tensor, float]:
         """The centres and the width of an equal mixture."""
         if self.name == "eight Gaussians":
-            return _circle(2 * math.pi * torch.arange(8) / 8, 2.0), 0.2
+            return _circle(2 * math.pi * torch.arange(8, dtype=torch.float64) / 8, 2.0), 0.2
         arc = _circle(math.pi * torch.linspace(0, 1, 60, dtype=torch.float64), 1.3) - torch.tensor([0.65, 0.4], dtype=torch.float64)
         return torch.cat([arc, -arc]), 0.15
 
