@@ -152,8 +152,12 @@ class ExponentialMap(Bijection):
         y = x cos r + v sin(r) / r,      v = (I - x x') grad φ(x),   r = |v|
         φ(x) = sum_k α_k / β_k exp(β_k (x'μ_k - 1)),      α_k > 0,   sum_k α_k < 1
 
-    The condition on α keeps it invertible. The area grows by sqrt(det(E'J'J E)), with E an orthonormal basis of the tangent plane and
-    J the Jacobian. The inverse is found by Newton's method in the tangent plane.
+    The condition on α keeps it invertible. With H the Hessian of φ on the sphere, (I - xx') (∇²φ - (x'∇φ) I) (I - xx'), taken along the
+    walk (r) and across it (t), a small square at x becomes one of area::
+
+        det = (1 + H_rr) (cos r + sin(r)/r H_tt) - sin(r)/r H_rt^2
+
+    (how geodesics of the sphere spread). The inverse is found by Newton's method in the tangent plane.
 
     Args:
         num_centres: K.
@@ -169,45 +173,53 @@ class ExponentialMap(Bijection):
         self.raw_beta = nn.Parameter(torch.zeros(K, dtype=torch.float64))
 
     def _map(self, x: Tensor) -> Tensor:
+        return self._expanded(x)[0]
+
+    def _expanded(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """y, (..., 3); orthonormal frames of the tangent planes at x and at y, along and across the walk, each (..., 2, 3); and the
+        differential between them, (..., 2, 2)."""
         mu = self.centres / self.centres.norm(dim=-1, keepdim=True)
         alpha, beta = self.raw_alpha.softmax(0)[:-1], 0.1 + nn.functional.softplus(self.raw_beta)
-        gradient = (alpha * torch.exp(beta * (x @ mu.mT - 1))) @ mu
+        pull = alpha * torch.exp(beta * (x @ mu.mT - 1))  # (..., K)
+        gradient = pull @ mu
         v = gradient - (gradient * x).sum(-1, keepdim=True) * x
-        r = torch.sqrt(v.square().sum(-1, keepdim=True) + 1e-30)
-        return x * r.cos() + v * torch.sinc(r / math.pi)
-
-    def _with_tangents(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """y, (..., 3), an orthonormal basis E of the tangent plane at x, (..., 2, 3), and J applied to it, (..., 2, 3)."""
-        E = tangents(x)
-        y, first = torch.func.jvp(self._map, (x,), (E[..., 0, :],))
-        _, second = torch.func.jvp(self._map, (x,), (E[..., 1, :],))
-        return y, E, torch.stack([first, second], -2)
+        r = torch.sqrt(v.square().sum(-1, keepdim=True) + torch.finfo(x.dtype).tiny)
+        sinc = torch.sinc(r / math.pi)
+        along = torch.where(r > 1e-12, v / r, tangents(x)[..., 0, :])  # where nothing moves, any direction will do
+        across = torch.linalg.cross(x, along)
+        y = x * r.cos() + v * sinc
+        start, end = torch.stack([along, across], -2), torch.stack([along * r.cos() - x * r.sin(), across], -2)
+        seen = start @ mu.mT  # the centres in the tangent plane, (..., 2, K)
+        H = (seen * (pull * beta).unsqueeze(-2)) @ seen.mT - (gradient * x).sum(-1)[..., None, None] * torch.eye(2, dtype=x.dtype, device=x.device)
+        r, sinc, one = r.squeeze(-1), sinc.squeeze(-1), torch.ones_like(r.squeeze(-1))
+        first = torch.stack([one + H[..., 0, 0], H[..., 0, 1]], -1)
+        second = torch.stack([sinc * H[..., 1, 0], r.cos() + sinc * H[..., 1, 1]], -1)
+        return y, start, end, torch.stack([first, second], -2)
 
     def call_and_ladj(self, x, context=None):
-        y, _, JE = self._with_tangents(x)
-        return y, torch.linalg.cross(JE[..., 0, :], JE[..., 1, :]).norm(dim=-1).log()
+        y, _, _, J = self._expanded(x)
+        return y, torch.log(J[..., 0, 0] * J[..., 1, 1] - J[..., 0, 1] * J[..., 1, 0])
 
     def inverse_and_ladj(self, y, context=None):
         with torch.no_grad():
             x = y.clone()
             for _ in range(60):
-                at, E, JE = self._with_tangents(x)
+                at, *frames = self._expanded(x)
                 if bool(((at - y).norm(dim=-1) < 1e-13).all()):
                     break
-                x = self._newton(x, y, at, E, JE)
+                x = self._newton(x, y, at, *frames)
             else:
                 if not bool(((at - y).norm(dim=-1) < 1e-9).all()):
                     raise InverseNotConverged(f"Newton's method on the sphere is still {float((at - y).norm(dim=-1).max()):.2g} away "
                                               "after 60 steps: are the parameters finite?")
-        at, E, JE = self._with_tangents(x)  # once more, with gradients
-        x = self._newton(x, y, at, E.detach(), JE.detach())
+        at, *frames = self._expanded(x)  # once more, with gradients
+        x = self._newton(x, y, at, *(part.detach() for part in frames))
         return x, self.call_and_ladj(x)[1]
 
     @staticmethod
-    def _newton(x: Tensor, y: Tensor, at: Tensor, E: Tensor, JE: Tensor) -> Tensor:
-        frame = tangents(at.detach())
-        step = torch.linalg.solve(frame @ JE.mT, (frame @ (y - at).unsqueeze(-1)))
-        x = x + (E.mT @ step).squeeze(-1)
+    def _newton(x: Tensor, y: Tensor, at: Tensor, start: Tensor, end: Tensor, J: Tensor) -> Tensor:
+        step = torch.linalg.solve(J, end @ (y - at).unsqueeze(-1))
+        x = x + (start.mT @ step).squeeze(-1)
         return x / x.norm(dim=-1, keepdim=True)
 
 

@@ -1,6 +1,6 @@
 """Flows that were trained beforehand, because training them takes minutes: `load(name)`.
 
-`python -m tightbound.flows.shipped` trains them all again and writes shipped.json: numbers alone, to seven digits.
+`python -m tightbound.flows.shipped` trains them all again and writes shipped.json: numbers alone, to five digits.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main() -> None:
     stored = {}
     for name in MADE:
         state = train(name).state_dict()
-        stored[name] = {key: [float(f"{v:.7g}") for v in value.double().flatten().tolist()] for key, value in state.items()}
+        stored[name] = {key: [float(f"{v:.5g}") for v in value.double().flatten().tolist()] for key, value in state.items()}
         PATH.write_text(json.dumps(stored, separators=(",", ":")) + "\n")
 
 
