@@ -1,18 +1,20 @@
 """Flows: log-determinants against the Jacobian, inverses to rounding, exact bounds, and every error by its name."""
 
 import math
+import random
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.integrate import dblquad, quad
-from scipy.stats import multivariate_normal, vonmises
+from scipy.stats import multivariate_normal
 from torch.distributions import TransformedDistribution
 from torch.nn.functional import softplus
 
 from tightbound import Problem, divergences, flows, problems
+from tightbound.checks import flows as checks
+from tightbound.explore import flows as explore
 from tightbound.flows import (MADE, ActNorm, Affine, Autoregressive, Bijection, Box, Chain, Coupling, ExponentialMap, Flow, Inverse,
                               Permute, Planar, Plane, Radial, Spline, StandardNormal, TorusCoupling, UniformSphere, UniformTorus,
                               rational_quadratic)
@@ -211,7 +213,7 @@ def test_any_planar_layer_is_invertible(scale, seed):
     _, _, _, s = f._parts(None)
     assert float(s.detach()) == pytest.approx(float(softplus(torch.tensor(wu, dtype=torch.float64))), rel=1e-9, abs=1e-300)
     if wu > -15:  # beyond, the map is flat to the last digit
-        assert float((f.inverse_and_ladj(y)[0] - points(f)).abs().max()) < 1e-6
+        assert float((f.inverse_and_ladj(y)[0] - points(f)).abs().max().detach()) < 1e-6
 
 
 def test_without_the_constraint_a_planar_layer_folds_the_plane():
@@ -559,3 +561,55 @@ def test_a_fit_that_is_no_longer_finite_is_stopped_and_told():
         flows.approximate(skewed(), broken, num_steps=2)
     with pytest.raises(flows.NotFinite, match=r"layer 1 \(ActNorm\)"):
         flows.fit_density(torch.randn(9, 2).double(), Flow(Chain([Affine(2), nan_in(ActNorm(2))])), num_steps=2)
+
+
+# Explorers and exercises against the method -----------------------------------------------------------------------------------
+
+def test_the_planar_explorer_shows_the_layer():
+    explorer = explore.planar()
+    for at in ({}, {"along": -2, "across": 1, "steepness": 3, "offset": 1.5}, {"along": 4, "steepness": 0.5}):
+        frame = explorer.frame(**at)
+        f = Planar(2, 1)
+        with torch.no_grad():
+            f.w.copy_(torch.tensor([[float(frame["steepness"]), 0.0]]))
+            f.u.copy_(torch.tensor([[float(frame["along"]), float(frame["across"])]]))
+            f.b.fill_(float(frame["offset"]))
+        middle = torch.tensor([[float(frame["at"]), 0.0]], dtype=torch.float64)  # on the plane, volumes change by `least`
+        assert float(f.call_and_ladj(middle)[1].detach().exp()) == pytest.approx(float(frame["least"]), rel=1e-9)
+        expected = Flow(f)().log_prob(explore._lattice(-4.0, 4.0, 24)).exp().reshape(24, 24).detach()
+        shown = np.sqrt((expected / 0.32).clamp(0, 1).numpy())  # a density above 0.32 is as dark as the palette goes
+        assert np.abs(frame["density"] - shown).max() < 0.6 / explore.LEVELS
+
+
+@pytest.mark.parametrize("trained", list(explore.TRAINED))
+def test_the_explorer_of_layers_ends_at_the_trained_flow_and_starts_at_a_gaussian(trained):
+    name, reach, high = explore.TRAINED[trained]
+    explorer = explore.layers()
+    frame = explorer.frame(trained=trained, layers=8)
+    x = explore._lattice(-reach, reach, 40)
+    expected = load(name)().log_prob(x).exp().reshape(40, 40)
+    assert np.abs(frame["density"] - np.sqrt((expected / high).clamp(0, 1).numpy())).max() < 0.6 / explore.LEVELS
+    assert float(frame["largest"]) == pytest.approx(float(expected.max()), rel=1e-9)
+    start = Flow(Chain(list(load(name).bijection.layers)[1:]))().log_prob(x).exp()
+    assert float(explorer.frame(trained=trained, layers=0)["largest"]) == pytest.approx(float(start.max()), rel=1e-9)
+
+
+def test_the_exercises_agree_with_the_package():
+    stream = random.Random(0)
+    for _ in range(5):
+        at = checks.planar.draw(stream)
+        f = Planar(len(at["x"]), 1)
+        with torch.no_grad():
+            f.w.copy_(at["w"]), f.u.copy_(at["u"]), f.b.fill_(at["b"])
+        for ours, theirs in zip(checks.planar.reference(**at), f.call_and_ladj(at["x"])):
+            torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=1e-10)
+        at = checks.push.draw(stream)
+        z, log_q = checks.push.reference(**at)
+        normal = torch.distributions.MultivariateNormal(at["c"], at["A"] @ at["A"].T)
+        expected = torch.distributions.TransformedDistribution(normal, [torch.distributions.ExpTransform()]).log_prob(z)
+        assert float(log_q) == pytest.approx(float(expected), abs=1e-6)
+    degrees = torch.arange(16) % 4 + 1
+    first, last = checks.masks.reference(5, degrees)
+    net = MADE(5, 1, (16,))
+    assert torch.equal(net.mask0, first) and torch.equal(net.mask_last, last)
+    assert checks.bits.reference(0.0, 784, 256) == pytest.approx(8)

@@ -13,7 +13,7 @@ inference.
 
 from tightbound.flows.autoregressive import MADE, Autoregressive
 from tightbound.flows.coupling import Coupling
-from tightbound.flows.fit import DensityFit, NoCompiler, approximate, compiled, fit_density, negative_log_likelihood
+from tightbound.flows.fit import DensityFit, NoCompiler, approximate, compiled, fit_density, negative_log_likelihood, training_step
 from tightbound.flows.flow import KINDS, Flow, FlowDistribution, StandardNormal, make
 from tightbound.flows.manifolds import ExponentialMap, TorusCoupling, UniformSphere, UniformTorus, moebius, tangents
 from tightbound.flows.planes import Plane
@@ -25,4 +25,4 @@ __all__ = ["KINDS", "MADE", "ActNorm", "Affine", "Autoregressive", "Bijection", 
            "ExponentialMap", "Flow", "FlowDistribution", "FlowError", "Inverse", "InverseNotConverged", "Network", "NoCompiler",
            "NotFinite", "Permute", "Planar", "Plane", "Radial", "Spline", "StandardNormal", "TorusCoupling", "UniformSphere", "UniformTorus",
            "approximate", "bisect", "compiled", "fit_density", "make", "moebius", "negative_log_likelihood", "rational_quadratic",
-           "tangents"]
+           "tangents", "training_step"]

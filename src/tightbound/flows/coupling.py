@@ -56,15 +56,19 @@ class Coupling(Bijection):
             Network(self.sizes[k % 2], numbers * self.sizes[1 - k % 2], hidden, context_dim=context_dim, seed=stream)
             for k in range(num_layers))
 
-    def _move(self, x: Tensor, numbers: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        """The half that moves, moved, and its log-derivatives, a number a coordinate."""
+    def _move(self, x: Tensor, numbers: Tensor, inverse: bool):
+        """The half that moves, moved; and its log-derivatives."""
         if self.kind == "spline":
-            return rational_quadratic(x, numbers.unflatten(-1, (x.shape[-1], -1)), self.bound, inverse=inverse)
+            numbers = numbers.unflatten(-1, (x.shape[-1], -1))
+            return rational_quadratic(x, numbers, self.bound, inverse=inverse)
         if self.kind == "additive":
-            return (x - numbers if inverse else x + numbers), torch.zeros_like(x)
+            y = x - numbers if inverse else x + numbers
+            return y, torch.zeros_like(x)
         t, s = numbers.chunk(2, -1)
         s = LIMIT * torch.tanh(s / LIMIT)
-        return ((x - t) * torch.exp(-s) if inverse else torch.addcmul(t, x, torch.exp(s))), s
+        if inverse:
+            return (x - t) * torch.exp(-s), s
+        return torch.addcmul(t, x, torch.exp(s)), s  # x exp(s) + t
 
     def _each(self, x: Tensor, context: Tensor | None, inverse: bool) -> Iterator[tuple[list[Tensor], Tensor]]:
         halves = list(x.split(self.sizes, -1))

@@ -29,7 +29,7 @@ class StandardNormal(DiagonalGaussian):
 
 
 class FlowDistribution(Distribution):
-    """What becomes of a base density under a bijection: q(y) = p_0(x) / |det dy/dx|, x = f^-1(y).
+    """What becomes of a base density under a bijection: ``q(y) = p_0(x) / |det dy/dx|``, x = f^-1(y).
 
     Sampling and scoring the samples takes one pass of f; scoring any other y takes its inverse.
 
@@ -59,13 +59,13 @@ class FlowDistribution(Distribution):
         Raises:
             NotFinite: when a log density is not finite; says which layer made it so.
         """
-        x, log_p = self.base.rsample_and_log_prob(torch.Size(sample_shape) + self.batch_shape, generator=generator)
-        return self.push(x, log_p)
+        x, _ = self.base.rsample_and_log_prob(torch.Size(sample_shape) + self.batch_shape, generator=generator)
+        return self.push(x)
 
-    def push(self, x: Tensor, log_p: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """y = f(x) and log q(y), for points x (..., d) of the base of the caller's choice."""
+    def push(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """y = f(x) and log q(y), for points x (..., d) of the base."""
         y, ladj = self.bijection.call_and_ladj(x, self.context)
-        log_q = (self.base.log_prob(x) if log_p is None else log_p) - ladj
+        log_q = self.base.log_prob(x) - ladj
         if self.checked and not bool(torch.isfinite(log_q).all()):
             raise NotFinite(_where(self.bijection, x, self.context))
         return y, log_q

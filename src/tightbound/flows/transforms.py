@@ -55,11 +55,11 @@ class Bijection(Transform, nn.Module):
         self.dim, self.context_dim = count("dim", dim, least=least), count("context_dim", context_dim)
 
     def call_and_ladj(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """y = f(x), (..., d), and log |det dy/dx|, (...)."""
+        """y = f(x), (..., d), and ``log |det dy/dx|``, (...)."""
         raise NotImplementedError
 
     def inverse_and_ladj(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """x = f^-1(y), (..., d), and log |det dy/dx| at that x, (...)."""
+        """x = f^-1(y), (..., d), and ``log |det dy/dx|`` at that x, (...)."""
         raise NotImplementedError
 
     def steps(self, x: Tensor, context: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -155,7 +155,7 @@ class Chain(Bijection):
 # Linear maps ---------------------------------------------------------------------------------------------------------------
 
 class Affine(Bijection):
-    """y = m + L x, with L lower triangular and a positive diagonal (or diagonal); log |det| = sum_i log L_ii.
+    """y = m + L x, with L lower triangular and a positive diagonal (or diagonal); ``log |det| = sum_i log L_ii``.
 
     Args:
         dim: d.
@@ -339,7 +339,8 @@ class Planar(Bijection):
         for k in range(self.num_layers):
             t = torch.tanh((x * w[..., k, :]).sum(-1) + b[..., k])
             x = x + u[..., k, :] * t.unsqueeze(-1)
-            total = total + torch.log(t.square() + (1 - t.square()) * s[..., k])
+            det = t.square() + (1 - t.square()) * s[..., k]
+            total = total + det.log()
             yield x, total
 
     def inverse_and_ladj(self, y, context=None):
