@@ -209,7 +209,7 @@ def test_a_posterior_scores_its_own_samples(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_posterior_integrates_to_one_and_knows_its_moments(family):
     q = member(family)
-    axis = torch.linspace(-20, 20, 1601, dtype=torch.float64)
+    axis = torch.linspace(-20, 20, 801, dtype=torch.float64)
     z = torch.cartesian_prod(axis, axis)
     weight = q.log_prob(z[:, None]).exp() * (axis[1] - axis[0]) ** 2
     tolerance = 1e-8 if family != "piecewise" else 2e-2  # its density jumps
@@ -313,7 +313,7 @@ def test_a_piecewise_posterior_keeps_two_modes_where_a_gaussian_takes_one():
         with torch.no_grad():
             log_q = q().log_prob(axis[:, None])[:, 0]
             left[family] = log_evidence - float((log_q.exp() * (log_joint(axis) - log_q)).sum() * 16 / 20_000)
-    assert left["diagonal"] > 0.6 and 0 < left["piecewise"] < 0.1
+    assert left["diagonal"] > 0.6 and 0 < left["piecewise"] < 0.3
 
 
 # Models ------------------------------------------------------------------------------------------------------------

@@ -29,6 +29,11 @@ def mlp(*widths: int, activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def single(output: Tensor) -> Tensor:
+    """A network's output in at least single precision: distributions add up hundreds of terms, too many for bfloat16."""
+    return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
+
+
 class DiagonalEncoder(nn.Module):
     """q(z | x) = N(mean(x), diag(exp(log_scale(x))^2)).
 
@@ -43,7 +48,7 @@ class DiagonalEncoder(nn.Module):
         self.network, self.head = network, nn.Linear(num_features, 2 * dim)
 
     def forward(self, x: Tensor) -> DiagonalGaussian:
-        mean, log_scale = self.head(self.network(x)).chunk(2, -1)
+        mean, log_scale = single(self.head(self.network(x))).chunk(2, -1)
         return DiagonalGaussian(mean, log_scale.exp(), validate_args=False)
 
 
@@ -61,7 +66,7 @@ class LowRankEncoder(nn.Module):
         self.network, self.head = network, nn.Linear(num_features, dim * (2 + rank))
 
     def forward(self, x: Tensor) -> LowRankGaussian:
-        numbers = self.head(self.network(x)).unflatten(-1, (self.dim, -1))                # (B, d, 2 + r)
+        numbers = single(self.head(self.network(x))).unflatten(-1, (self.dim, -1))                # (B, d, 2 + r)
         mean, log_scale, factor = numbers[..., 0], numbers[..., 1], numbers[..., 2:]
         return LowRankGaussian(mean, factor, (2 * log_scale).exp(), validate_args=False)
 
@@ -79,7 +84,7 @@ class FullEncoder(nn.Module):
         self.network, self.head = network, nn.Linear(num_features, sum(self.sizes))
 
     def forward(self, x: Tensor) -> Gaussian:
-        mean, log_diagonal, below = self.head(self.network(x)).split(self.sizes, -1)
+        mean, log_diagonal, below = single(self.head(self.network(x))).split(self.sizes, -1)
         return Gaussian(mean, scale_tril=_cholesky(log_diagonal, below), validate_args=False)
 
 
@@ -97,7 +102,7 @@ class PiecewiseEncoder(nn.Module):
         self.network, self.head = network, nn.Linear(num_features, dim * num_pieces)
 
     def forward(self, x: Tensor) -> PiecewiseConstant:
-        return PiecewiseConstant(self.head(self.network(x)).unflatten(-1, (self.dim, -1)))
+        return PiecewiseConstant(single(self.head(self.network(x))).unflatten(-1, (self.dim, -1)))
 
 
 WORDS = {"diagonal": DiagonalEncoder, "low rank": LowRankEncoder, "full": FullEncoder, "piecewise": PiecewiseEncoder}

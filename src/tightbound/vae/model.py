@@ -44,7 +44,11 @@ class VAE(nn.Module):
 
     def decode(self, z: Tensor) -> Distribution:
         """p(x | z) for z (..., d): batch shape (...), event shape (D,)."""
-        return self.likelihood(self.decoder(z))
+        return self.likelihood(encoders.single(self.decoder(z)))
+
+    def check(self, x: Tensor) -> None:
+        """Nothing, where the likelihood is meant for the images x (..., D); else a ValueError that says what to do."""
+        self.likelihood.check(x)
 
     def check(self, x: Tensor) -> None:
         """Nothing, where the likelihood is meant for the images x (..., D); else a ValueError that says what to do."""
