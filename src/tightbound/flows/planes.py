@@ -86,4 +86,3 @@ def _turned(f: Tensor, angle: Tensor) -> Tensor:
 
 def _circle(angle: Tensor, radius: float) -> Tensor:
     return radius * torch.stack([angle.cos(), angle.sin()], -1).double()
-

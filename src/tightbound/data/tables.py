@@ -1,4 +1,4 @@
-"""Real data for the problems: the sets that scikit-learn ships, so that nothing is downloaded."""
+"""Real data for the problems: the tables that scikit-learn ships, and the Nile."""
 
 from __future__ import annotations
 
@@ -142,33 +142,3 @@ def nile() -> tuple[Tensor, Tensor]:
     Source: Cobb (1978); Durbin & Koopman (2012), the standard example of a level that wanders.
     """
     return torch.arange(1871, 1971, dtype=torch.float64), torch.tensor(NILE, dtype=torch.float64)
-
-
-class Corpus(NamedTuple):
-    """Documents as bags of words: counts (documents, words), the vocabulary, and the documents' titles."""
-
-    counts: Tensor
-    vocabulary: list[str]
-    titles: list[str]
-
-
-@lru_cache
-def python_help(least_documents: int = 3, least_words: int = 40) -> Corpus:
-    """Python's own help texts, `pydoc_data.topics`: some eighty documents that every Python brings along.
-
-    Words are runs of at least three letters, in lower case, without English stop words. The texts differ a little from one
-    release of Python to the next.
-
-    Args:
-        least_documents: leave out words that stand in fewer documents.
-        least_words: leave out documents with fewer words.
-    """
-    from pydoc_data.topics import topics
-
-    from sklearn.feature_extraction.text import CountVectorizer
-
-    vectorizer = CountVectorizer(token_pattern=r"[a-z]{3,}", stop_words="english", min_df=least_documents)
-    counts = torch.tensor(vectorizer.fit_transform(topics.values()).toarray(), dtype=torch.float64)
-    long = counts.sum(1) >= least_words
-    titles = [title for title, keep in zip(topics, long.tolist()) if keep]
-    return Corpus(counts[long], list(vectorizer.get_feature_names_out()), titles)
