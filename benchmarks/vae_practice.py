@@ -18,19 +18,12 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
-from sklearn.datasets import load_digits
 
 from tightbound import vae_practice as vp
 from tightbound.vae import iwae_bound, split
 
 PATH = Path(vp.__file__).with_suffix(".json")
 SEEDS = range(10)
-
-
-def digits():
-    images = torch.tensor(load_digits().data / 16, dtype=torch.float32)
-    images = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))]
-    return images[:1500], images[1500:]
 
 
 def scores(model, x, *, num_samples: int = 200) -> dict[str, float]:
@@ -66,7 +59,7 @@ def three_men():
 
 def beta():
     """Networks with Gaussian pixels of variance 0.01 at several prices: rate and squared error on images held out."""
-    learn, test = digits()
+    learn, test = vp.digits()
     for seed in SEEDS:
         for price in (1, 2, 4, 8, 16, 32):
             model = vp.dense_vae(16, likelihood=vp.FixedNoise(0.01), seed=seed)
@@ -93,7 +86,7 @@ def dimension():
 
 def architecture():
     """Dense against convolutional on the binary digits, three seconds of one core each."""
-    learn, test = ((x > 0.5).float() for x in digits())
+    learn, test = ((x > 0.5).float() for x in vp.digits())
     for seed in SEEDS:
         for name, make in (("dense", vp.dense_vae), ("convolutional", vp.convolutional_vae)):
             model, epochs, start = make(8, seed=seed), 0, time.process_time()
