@@ -31,6 +31,11 @@ class Pixels(Distribution):
         super().__init__(shape[:-1], shape[-1:], validate_args=False)
 
 
+def _inner(x: Tensor, y: Tensor) -> Tensor:
+    """sum_i x_i y_i over the last dimension; as a matrix product where one side is to meet many of the other."""
+    return (x * y).sum(-1) if x.numel() == y.numel() else torch.einsum("...i,...i->...", x, y)
+
+
 class BernoulliPixels(Pixels):
     """x_i = 1 with probability sigmoid(logits_i)::
 
@@ -46,7 +51,7 @@ class BernoulliPixels(Pixels):
     mean = property(lambda self: torch.sigmoid(self.logits))
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return (x * self.logits - F.softplus(self.logits)).sum(-1)
+        return _inner(x, self.logits) - F.softplus(self.logits).sum(-1)
 
     def sample(self, sample_shape=(), *, generator: torch.Generator | None = None) -> Tensor:
         mean = self.mean.expand(torch.Size(sample_shape) + self.logits.shape)

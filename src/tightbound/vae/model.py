@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from tightbound.distributions import DiagonalGaussian
+from tightbound.estimate import Estimate
 from tightbound.problem import Problem
+from tightbound.vae import evaluate
 
 
 class VAE(nn.Module):
@@ -47,7 +49,15 @@ class VAE(nn.Module):
         """log p(x, z) = log p(z) + log p(x | z) in nats: x (B, D) and z (..., B, d) give (..., B)."""
         return self.prior().log_prob(z) + self.decode(z).log_prob(x)
 
-    def problem(self, x: Tensor) -> Problem:
-        """The posterior of one image x (D,) as a `Problem`, so that every method of the book can be tried on it."""
-        return Problem(lambda z: self.log_joint(x, z), self.dim, name="one image", dtype=self.origin.dtype,
-                       device=self.origin.device)
+    def problem(self, x: Tensor, *, name: str = "one image") -> Problem:
+        """The posterior of one image x (D,) as a `Problem`, so that every method of the book can be tried on it.
+
+        It works on a frozen copy of the network in double precision, and knows log p(x) where there are one or two latents.
+        """
+        if x.ndim != 1:
+            raise ValueError(f"a problem is about one image (D,), got a tensor of shape {tuple(x.shape)}: take x[0]")
+        model, x = evaluate.frozen(self, torch.float64), x.double()
+        known = None
+        if self.dim <= 2:
+            known = Estimate(evaluate.exact(model, x[None])[0], "exact", source="quadrature")
+        return Problem(lambda z: model.log_joint(x, z), self.dim, name=name, log_evidence=known, device=x.device)
