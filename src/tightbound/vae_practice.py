@@ -12,11 +12,9 @@ Source: Bowman et al. (2016); Burda, Grosse & Salakhutdinov (2016); Hoffman & Jo
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
-import os
 import re
 import unicodedata
 from collections import Counter
@@ -26,12 +24,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
+from tightbound.data import three_men
 from tightbound.device import generator
 from tightbound.distributions import DiagonalGaussian
 from tightbound.problems.arguments import count, positive, real
@@ -114,6 +112,26 @@ def surgery(model, x: Tensor, *, num_samples: int = 4, seed: int | torch.Generat
         information = float((log_q.flatten() - log_all).double().mean())
         mismatch = float((log_all - log_prior.flatten()).double().mean())
     return Surgery(information + mismatch, information, mismatch)
+
+
+def grid_log_evidence(model, x: Tensor, *, half: float = 6.0, num_points: int | None = None) -> Tensor:
+    """log p(x) = log ∫ p(x, z) dz of each row, by equal weights on a grid of [-half, half], (N, ...) gives (N,), in nats.
+
+    `vae.exact` refines its grid until the answer stands, at a cost that a recurrent decoder makes long; this grid is what you
+    say, and exact as long as its spacing is below the width of the posteriors.
+
+    Args:
+        model: anything with `log_joint` and one or two latents.
+        num_points: on each axis; 2001 for one latent and 61 for two if left out.
+    """
+    if model.dim not in (1, 2):
+        raise ValueError(f"a grid serves models with one or two latents, this one has {model.dim}, got none for them")
+    num_points = num_points or {1: 2001, 2: 61}[model.dim]
+    axis = torch.linspace(-half, half, num_points)
+    z = torch.cartesian_prod(*[axis] * model.dim).reshape(-1, 1, model.dim)
+    with torch.no_grad():
+        parts = [model.log_joint(part, z).double().logsumexp(0) for part in x.split(8 if model.dim == 2 else 500)]
+    return torch.cat(parts) + model.dim * math.log(2 * half / (num_points - 1))
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -225,7 +243,7 @@ def fit_linear(model: VAE, x: Tensor, *, num_iterations: int = 600) -> float:
         return value
 
     optimizer.step(loss)
-    return -float(loss())
+    return -float(loss().detach())
 
 
 def single_unit_bound(weight, slope, signal, beta=1.0):
@@ -292,6 +310,12 @@ def remedies(num_steps: int) -> dict[str, Objective]:
             "free bits": Objective(floor=1.0), "word dropout": Objective(dropout=0.4), "beta = 1/2": Objective(beta=0.5)}
 
 
+def two_latent_objectives() -> dict[str, Objective]:
+    """Those of the chapter's last table: sixty epochs of twelve steps each, the annealing over the first half."""
+    return {"VAE": Objective(), "KL annealing": Objective(warm_up=360), "free bits": Objective(floor=2.0),
+            "beta = 1/4": Objective(beta=0.25), "beta = 4": Objective(beta=4.0)}
+
+
 def train(model: nn.Module, data: Tensor, objective: Objective, **options) -> Tensor:
     """`training.fit`, with an objective that is told the number of the step."""
     steps = itertools.count()
@@ -324,7 +348,7 @@ class Sentences(Distribution):
             hide = torch.rand(seen.shape, generator=generator, device=x.device) < dropout
             seen = torch.where(hide, self.model.start, seen)
         shape = self.z.shape[:-2]
-        z = self.z.flatten(0, -2)
+        z = self.z.expand(*shape, len(x), -1).flatten(0, -2)
         logits, _ = self.model.predict(seen.repeat(math.prod(shape), 1), z)
         words = torch.log_softmax(logits, -1).unflatten(0, (-1, len(x)))
         scores = words.gather(-1, x.expand(len(words), -1, -1).unsqueeze(-1)).squeeze(-1)
@@ -453,25 +477,14 @@ def character_names(num_words: int = 200) -> Text:
     return number([name for name in names if 3 <= len(name) <= 7], num_words, unknown=False)
 
 
-THREE_MEN = "0c23ee8063b0b5141027f898bca3bdb9690d0ebab97a012a06bfb89063ccd69e"
+@lru_cache
+def novel(num_words: int = 500) -> Text:
+    """Sentences of 3 to 14 words from *Three Men in a Boat*: lower case, marks of punctuation are words, rare words UNKNOWN.
 
-
-def three_men(num_words: int = 500) -> Text:
-    """Sentences of 3 to 14 words from *Three Men in a Boat* (Jerome 1889), from `text_three_men/three_men_en.txt` in the
-    folder that the environment variable ``TIGHTBOUND_DATA`` names.
-
-    Raises:
-        FileNotFoundError: where the file is not there.
-        ValueError: where it is another file.
+    Source: Jerome (1889), as `tightbound.data.three_men` brings it.
     """
-    path = Path(os.environ.get("TIGHTBOUND_DATA", ".")) / "text_three_men" / "three_men_en.txt"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is not there: set TIGHTBOUND_DATA to the folder that holds text_three_men")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != THREE_MEN:
-        raise ValueError(f"{path} is not the text that the results were computed with: its SHA-256 differs")
-    paragraphs = [line.split("\t", 1)[1] for line in path.read_text(encoding="utf-8").splitlines()]
     sentences = [re.findall(r"[a-z]+(?:'[a-z]+)?|[.,;:?!]", sentence.lower())
-                 for paragraph in paragraphs for sentence in re.split(r"(?<=[.!?])[\"']?\s+", paragraph)]
+                 for _, paragraph in three_men() for sentence in re.split(r"(?<=[.!?])[\"']?\s+", paragraph)]
     return number([sentence for sentence in sentences if 3 <= len(sentence) <= 14], num_words, unknown=True)
 
 
@@ -509,15 +522,6 @@ class Folded(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
-
-
-def digits() -> tuple[Tensor, Tensor]:
-    """The handwritten digits of scikit-learn, grey in [0, 1]: 1,500 to train on and 297 to test, 8x8 pixels a row."""
-    from sklearn.datasets import load_digits
-
-    images = load_digits().data / 16
-    images = torch.tensor(images[np.random.RandomState(0).permutation(len(images))], dtype=torch.float32)
-    return images[:1500], images[1500:]
 
 
 # Data of known dimension --------------------------------------------------------------------------------------------------
@@ -608,21 +612,14 @@ def fit_gan(data: Tensor, *, num_steps: int = 2000, batch_size: int = 128, width
     return GAN(make, judge, history)
 
 
-def line_log_evidence(model: VAE, x: Tensor, *, num_points: int = 2001) -> Tensor:
-    """log p(x) = log ∫ p(x, z) dz in nats of a model with one latent, by equal weights on [-8, 8]: (N, D) gives (N,)."""
-    z = torch.linspace(-8, 8, num_points)
-    with torch.no_grad():
-        parts = [model.log_joint(part, z[:, None, None].expand(-1, len(part), 1)).double().logsumexp(0) for part in x.split(500)]
-    return torch.cat(parts) + math.log(float(z[1] - z[0]))
-
-
 def game_value(real_density: Tensor, fake_density: Tensor, cell: float) -> tuple[Tensor, float]:
     """The best discriminator against two densities on a grid with cells of that size, and the value of the game in nats::
 
         D*(x) = p(x) / (p(x) + g(x)),     E_p[log D*] + E_g[log(1 - D*)] = 2 JS(p || g) - 2 log 2
     """
-    best = real_density / (real_density + fake_density)
-    value = cell * (torch.xlogy(real_density, best) + torch.xlogy(fake_density, 1 - best)).sum()
+    total = real_density + fake_density
+    best = real_density / total
+    value = cell * (torch.xlogy(real_density, best) + torch.xlogy(fake_density, fake_density / total)).sum()
     return best, float(value)
 
 

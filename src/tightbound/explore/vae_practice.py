@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from tightbound import figures, vae_practice
+from tightbound.data import digits
 from tightbound.explore import Area, Choice, Explorer, HeatMap, Image, Line, Points, Slider
 
 NOISE = 0.01    # the variance of a pixel, in `water` and in the networks beside it
@@ -16,7 +17,7 @@ PRICES = (1, 1.4, 2, 2.8, 4, 5, 6, 7, 8, 9.5, 11, 13, 16, 19, 22, 26, 32, 38, 45
 
 def water() -> Explorer:
     """The price of a nat as a water level over the spectrum of the digits, and what it leaves of a picture."""
-    learn, test = vae_practice.digits()
+    learn, test = (digits(split).images for split in ("train", "test"))
     variances, directions = vae_practice.principal_variances(learn)
     middle = learn.double().mean(0)
     half_log = 0.5 * variances.clamp(min=1e-4).log()
@@ -78,8 +79,8 @@ def water() -> Explorer:
                  "reconstructions keep {keeps:.0f} % of the variance of the pictures"])
 
 
-SIGNALS = (0.5, 0.8, 0.95, 1.05, 1.2, 1.5, 2, 3, 5)
-MOMENTS, STRIDE, PACE = 60, 6, 0.05
+SIGNALS = (0.7, 0.8, 0.95, 1.05, 1.2, 1.5, 2, 3, 5)
+MOMENTS, STRIDE, PACE = 60, 20, 0.05
 START = (0.1, 0.02)
 WEIGHTS, SLOPES = np.linspace(-2.4, 2.4, 41), np.linspace(-1.1, 1.1, 41)
 
@@ -123,7 +124,7 @@ def landscape() -> Explorer:
     def figure():
         fig, (left, right) = figures.subplots(1, 2, figsize=(6.8, 3.6), gridspec_kw={"width_ratios": [1.35, 1]})
         left.set(xlim=(-2.4, 2.4), ylim=(-1.1, 1.1), xlabel="decoder's weight w", ylabel="encoder's slope v")
-        right.set(xlim=(0, STRIDE * MOMENTS), ylim=(0, 1.6), xlabel="step", ylabel="rate, nats; beta")
+        right.set(xlim=(0, STRIDE * MOMENTS), ylim=(0, 2.4), xlabel="step", ylabel="rate, nats; beta")
         return fig
 
     steps = STRIDE * np.arange(MOMENTS + 1)
