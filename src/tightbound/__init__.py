@@ -5,7 +5,7 @@ The package of the book *Tightening the Bound*. One identity carries it::
     log p(x) = E_q[log p(x, z) - log q(z)] + KL(q(z) || p(z | x))
 """
 
-from tightbound import (device, distributions, divergences, em, exact, families, importance, laplace,
+from tightbound import (device, distributions, divergences, em, exact, families, gradients, importance, laplace,
                         mean_field, perturbation, problems, questions, training, vae)
 from tightbound.approximation import Approximation, League, effective_sample_size, league
 from tightbound.estimate import Estimate
@@ -14,5 +14,5 @@ from tightbound.problem import Problem
 __version__ = "0.1.0"
 
 __all__ = ["Approximation", "Estimate", "League", "Problem", "device", "distributions", "divergences",
-           "effective_sample_size", "em", "exact", "families", "importance", "laplace", "league",
+           "effective_sample_size", "em", "exact", "families", "gradients", "importance", "laplace", "league",
            "mean_field", "perturbation", "problems", "questions", "training", "vae"]

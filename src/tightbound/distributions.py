@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import (Distribution, Independent, LowRankMultivariateNormal, MultivariateNormal, Normal,
                                  constraints)
+from torch.nn.functional import softplus
 
 
 def standard_normal(shape, *, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float64,
@@ -233,6 +234,47 @@ class StudentT(Distribution):
         df, d = self.df, len(self.loc)
         constant = math.lgamma((df + d) / 2) - math.lgamma(df / 2) - d / 2 * math.log(df * math.pi)
         return constant - self.scale_tril.diagonal().log().sum() - (df + d) / 2 * torch.log1p(distance / df)
+
+
+class BernoulliVector(Distribution):
+    """Independent bits b_i, on with probability sigmoid(a_i)::
+
+        log q(b) = sum_i b_i a_i - log(1 + exp(a_i))        (nats)
+
+    The formula is also defined between the bits, which relaxations of them ask for.
+
+    Args:
+        logits: a, (..., d).
+
+    Raises:
+        ValueError: for logits without an axis.
+    """
+
+    arg_constraints: dict = {}
+    has_enumerate_support = False
+    support = constraints.independent(constraints.boolean, 1)
+
+    def __init__(self, logits: Tensor):
+        if not isinstance(logits, Tensor) or logits.ndim == 0:
+            raise ValueError(f"logits must be a tensor (..., d), one a bit, got {logits!r}")
+        self.logits = logits
+        super().__init__(logits.shape[:-1], logits.shape[-1:], validate_args=False)
+
+    mean = property(lambda self: torch.sigmoid(self.logits))
+    variance = property(lambda self: torch.sigmoid(self.logits) * torch.sigmoid(-self.logits))
+
+    def sample(self, sample_shape=(), *, generator: torch.Generator | None = None) -> Tensor:
+        """Bits of shape ``sample_shape + (..., d)``, as floating-point zeros and ones."""
+        u = torch.rand(torch.Size(sample_shape) + self.logits.shape, generator=generator, dtype=self.logits.dtype,
+                       device=self.logits.device)
+        return (u < self.mean).to(self.logits.dtype)
+
+    def log_prob(self, b: Tensor) -> Tensor:
+        return (b * self.logits - softplus(self.logits)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """In nats, (...)."""
+        return (softplus(self.logits) - self.mean * self.logits).sum(-1)
 
 
 class Particles(Distribution):
