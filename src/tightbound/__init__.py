@@ -6,7 +6,7 @@ The package of the book *Tightening the Bound*. One identity carries it::
 """
 
 from tightbound import (device, distributions, divergences, em, exact, families, gradients, importance, laplace,
-                        mean_field, perturbation, problems, questions, training, vae)
+                        mean_field, perturbation, problems, questions, training, vae, vae_practice)
 from tightbound.approximation import Approximation, League, effective_sample_size, league
 from tightbound.estimate import Estimate
 from tightbound.problem import Problem
@@ -15,4 +15,5 @@ __version__ = "0.1.0"
 
 __all__ = ["Approximation", "Estimate", "League", "Problem", "device", "distributions", "divergences",
            "effective_sample_size", "em", "exact", "families", "gradients", "importance", "laplace", "league",
-           "mean_field", "perturbation", "problems", "questions", "training", "vae"]
+           "mean_field", "perturbation", "problems", "questions", "training", "vae",
+           "vae_practice"]

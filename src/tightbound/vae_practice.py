@@ -114,6 +114,29 @@ def surgery(model, x: Tensor, *, num_samples: int = 4, seed: int | torch.Generat
     return Surgery(information + mismatch, information, mismatch)
 
 
+def defended_log_evidence(model, x: Tensor, num_samples: int = 200, *, seed: int | torch.Generator = 0) -> Tensor:
+    """log p(x) of each row by importance sampling from half encoder, half prior, (N, ...) gives (N,), in nats::
+
+        log p(x) ≈ log 1/S sum_s p(x, z_s) / m(z_s),    m(z) = 1/2 q(z | x) + 1/2 p(z)
+
+    The prior defends the estimate where q is too narrow: no weight exceeds 2 p(x | z). It is a consistent estimate, low on
+    average.
+
+    Source: Hesterberg (1995), Weighted average importance sampling and defensive mixture distributions.
+    """
+    half, stream = count("num_samples", num_samples, least=2) // 2, generator(seed, x.device)
+    found = []
+    with torch.no_grad():
+        for part in x.split(128):
+            q, prior = model.posterior(part), model.prior()
+            guessed, _ = q.rsample_and_log_prob((half,), generator=stream)
+            blind, _ = prior.rsample_and_log_prob((half, len(part)), generator=stream)
+            z = torch.cat([guessed, blind])
+            log_mixture = torch.logaddexp(q.log_prob(z), prior.log_prob(z)) - math.log(2)
+            found.append((model.log_joint(part, z) - log_mixture).logsumexp(0) - math.log(2 * half))
+    return torch.cat(found)
+
+
 def grid_log_evidence(model, x: Tensor, *, half: float = 6.0, num_points: int | None = None) -> Tensor:
     """log p(x) = log ∫ p(x, z) dz of each row, by equal weights on a grid of [-half, half], (N, ...) gives (N,), in nats.
 

@@ -73,7 +73,7 @@ def water() -> Explorer:
         alt="""Above left, the variances of the digits along their principal directions, as a falling staircase in nats, and a
             water level that rises with beta: what stands out of the water is the rate that each unit carries, and units under water
             are collapsed. Below left, squared error against rate: the curve of the best linear VAE falls from the upper left to the lower
-            right, and a dot moves along it. Squares show networks: at few nats they lie below the line, at many above. On the right a digit and its
+            right, and a dot moves along it. Squares show networks, all of them a little below the line. On the right a digit and its
             reconstruction, sharp for a small beta, a blur for a large one, and in the end the mean of all digits.""",
         readout=["rate {rate:.2f} nats a picture, squared error {distortion:.3f} of 4.681: {active:d} of 64 units stand out of the water",
                  "reconstructions keep {keeps:.0f} % of the variance of the pictures"])
@@ -86,19 +86,21 @@ WEIGHTS, SLOPES = np.linspace(-2.4, 2.4, 41), np.linspace(-1.1, 1.1, 41)
 
 
 @lru_cache(maxsize=None)
-def _climb(signal: float, warm: bool) -> np.ndarray:
-    """Gradient ascent of `single_unit_bound` from START: rows (w, v, rate, beta), one for each moment."""
-    at = torch.tensor(START, dtype=torch.float64, requires_grad=True)
+def _climbs() -> dict[tuple[float, bool], np.ndarray]:
+    """Gradient ascent of `single_unit_bound` from START, all side by side: rows (w, v, rate, beta), one for each moment."""
+    keys = [(signal, warm) for signal in SIGNALS for warm in (False, True)]
+    signal, warm = (torch.tensor(column, dtype=torch.float64) for column in zip(*keys))
+    at = torch.tensor(START, dtype=torch.float64).unsqueeze(1).repeat(1, len(keys))
     rows, total = [], MOMENTS * STRIDE
     for step in range(total + 1):
-        beta = min(1.0, 0.02 + step / (0.5 * total)) if warm else 1.0
+        beta = torch.where(warm > 0, min(1.0, 0.02 + step / (0.5 * total)), 1.0)
+        w, v = at.requires_grad_(True)
         if step % STRIDE == 0:
-            w, v = at.tolist()
             variance = beta / (beta + w**2)
-            rows.append((w, v, 0.5 * (v**2 * signal + variance - 1 - np.log(variance)), beta))
-        (slope,) = torch.autograd.grad(vae_practice.single_unit_bound(at[0], at[1], signal, beta), at)
-        at = (at + PACE * slope).detach().requires_grad_(True)
-    return np.array(rows)
+            rows.append(torch.stack([w, v, 0.5 * (v**2 * signal + variance - 1 - variance.log()), beta]).detach())
+        (slope,) = torch.autograd.grad(vae_practice.single_unit_bound(w, v, signal, beta).sum(), at)
+        at = (at + PACE * slope).detach()
+    return dict(zip(keys, torch.stack(rows).permute(2, 0, 1).numpy()))
 
 
 def landscape() -> Explorer:
@@ -114,11 +116,11 @@ def landscape() -> Explorer:
                 "best": np.full(2, 0.5 * max(np.log(signal), 0.0)), "best_rate": 0.5 * max(np.log(signal), 0.0)}
 
     def path(signal, annealing):
-        rows = _climb(signal, words[annealing])
+        rows = _climbs()[signal, words[annealing]]
         return {"path_w": rows[:, 0], "path_v": rows[:, 1], "rates": rows[:, 2], "prices": rows[:, 3]}
 
     def now(signal, annealing, moment):
-        here = _climb(signal, words[annealing])[int(moment)]
+        here = _climbs()[signal, words[annealing]][int(moment)]
         return {"w": here[0], "v": here[1], "rate": here[2], "price": here[3], "step": STRIDE * int(moment)}
 
     def figure():
