@@ -191,6 +191,42 @@ class Problem:
         return f"Problem({self.name!r}, {self.dim} latent{'s' * (self.dim > 1)}, {known})"
 
 
+class DataProblem(Problem):
+    """A question whose N data are independent given the latents, so that a few of them, scaled up, can stand for all::
+
+        log p(x, z) = log p(z) + sum_n log p(x_n | z)
+        minibatch:    log p(z) + N/b sum_{n in B} log p(x_n | z)      (b data B, drawn at random: unbiased at every z)
+
+    A minibatch of b data costs b/N of an evaluation.
+
+    Args:
+        log_prior: log p(z), (..., d) -> (...).
+        log_likelihood: a function of z (..., d) and of rows of the data, returns log p(x_n | z) of each row, (..., b).
+        data: a tensor whose first axis are the N data, or a tuple of several such tensors.
+        dim, options: as of `Problem`.
+
+    Raises:
+        ValueError: for data of different lengths, or none.
+    """
+
+    def __init__(self, log_prior: Callable[[Tensor], Tensor], log_likelihood: Callable[..., Tensor],
+                 data: Tensor | tuple[Tensor, ...], dim: int, **options):
+        self.data = data if isinstance(data, tuple) else (data,)
+        if not self.data or len({len(rows) for rows in self.data}) != 1 or len(self.data[0]) == 0:
+            raise ValueError("the data must be one tensor or a tuple of tensors with N rows each, N at least 1, got lengths "
+                             f"{[len(rows) for rows in self.data]}")
+        self.num_data, self._parts = len(self.data[0]), (log_prior, log_likelihood)
+        super().__init__(lambda z: log_prior(z) + log_likelihood(z, *self.data).sum(-1), dim, **options)
+
+    def minibatch(self, z: Tensor, indices: Tensor) -> Tensor:
+        """The log joint estimated from the data at `indices` (b,), in nats: (..., d) -> (...)."""
+        self._check(z)
+        log_prior, log_likelihood = self._parts
+        part = log_likelihood(z, *(rows[indices] for rows in self.data))
+        self.evaluations += part.numel() / self.num_data
+        return log_prior(z) + self.num_data / len(indices) * part.sum(-1)
+
+
 @contextmanager
 def _unvalidated_distributions():
     """`torch.distributions` checks its arguments by looking at their values, which `torch.func` cannot trace."""

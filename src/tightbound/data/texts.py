@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tightbound.data.files import File, read
+from tightbound.problems.arguments import count
 
 SHAKESPEARE = File(
     "text_tiny_shakespeare/input.txt",
@@ -34,24 +35,35 @@ class Corpus(NamedTuple):
 
 
 @lru_cache
-def python_help(least_documents: int = 3, least_words: int = 40) -> Corpus:
+def python_help(least_documents: int = 3, least_words: int = 40, passage: int | None = None) -> Corpus:
     """Python's own help texts, `pydoc_data.topics`: some eighty documents that every Python brings along.
 
     Words are runs of at least three letters, in lower case, without English stop words. The texts differ a little
     from one release of Python to the next.
 
     Args:
-        least_documents: leave out words that stand in fewer documents.
+        least_documents: leave out words that stand in fewer texts.
         least_words: leave out documents with fewer words.
+        passage: cut every text into passages of so many words, counted without stop words, each a document of its own.
+
+    Raises:
+        ValueError: for a passage of less than a word.
     """
     from pydoc_data.topics import topics
 
     from sklearn.feature_extraction.text import CountVectorizer
 
     vectorizer = CountVectorizer(token_pattern=r"[a-z]{3,}", stop_words="english", min_df=least_documents)
-    counts = torch.tensor(vectorizer.fit_transform(topics.values()).toarray(), dtype=torch.float64)
+    vectorizer.fit(topics.values())
+    texts = list(topics.items())
+    if passage is not None:
+        length, analyse = count("passage", passage, least=1), vectorizer.build_analyzer()
+        words = [(title, analyse(text)) for title, text in texts]
+        texts = [(title, " ".join(text[first:first + length]))
+                 for title, text in words for first in range(0, len(text), length)]
+    counts = torch.tensor(vectorizer.transform([text for _, text in texts]).toarray(), dtype=torch.float64)
     long = counts.sum(1) >= least_words
-    titles = [title for title, keep in zip(topics, long.tolist()) if keep]
+    titles = [title for (title, _), keep in zip(texts, long.tolist()) if keep]
     return Corpus(counts[long], list(vectorizer.get_feature_names_out()), titles)
 
 

@@ -85,11 +85,12 @@ def peers() -> Explorer:
                 "fair": _short(np.where(biased, nan, mean.clip(low, high))), "unfair": _short(mean[biased].clip(low, high)),
                 "truth": np.full(2, truth), "exact": truth, "error": _short(error.clip(1e-3, 5)),
                 "plain": _short(error[0]), "other": _short(error[1]), "through": _short(error[6]),
-                "off": _short(abs(mean[6] - truth))}
+                "off": _short(abs(mean[6] - truth)), "soft": _short(error[7])}
 
     def figure():
         fig, (left, right) = figures.subplots(1, 2, figsize=(6.8, 3.7), gridspec_kw={"width_ratios": [3, 2]})
-        left.set(xlim=(low, high), ylim=(0.4, len(ROWS) + 0.9), xlabel="estimates (beyond: at the edge)", yticks=place)
+        left.set(xlim=(low, high), ylim=(0.4, len(ROWS) + 0.9), xlabel="estimates (beyond: at the edge)", yticks=place,
+                 xticks=[-0.6, -0.3, 0, 0.3])
         left.set_yticklabels(list(ROWS))
         right.set(xlim=(1e-3, 5), xscale="log", ylim=(0.4, len(ROWS) + 0.9), yticks=[], xlabel="root mean square error")
         for ax in (left, right):
@@ -117,7 +118,7 @@ def peers() -> Explorer:
             their bias.""",
         readout=["exact gradient {exact:+.4f}; root mean square error of the score function {plain:.3f}, "
                  "with leave-one-out {other:.3f}",
-                 "straight through: error {through:.3f}, of which bias {off:.3f}"])
+                 "straight through: error {through:.3f}, of which bias {off:.3f}; Gumbel-softmax: error {soft:.3f}"])
 
 
 TEMPERATURES = tuple(np.geomspace(0.05, 5, 21).round(3))

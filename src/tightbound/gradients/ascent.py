@@ -84,7 +84,12 @@ class Moments(NamedTuple):
 def moments(gradients: Tensor) -> Moments:
     """Mean and variance over the first axis, (R, ...) -> (...), with standard errors::
 
-        s.e.(mean)² = v / R,      s.e.(variance)² = (m4 - v²) / R,      m4 the fourth central moment
+        s.e.(mean)² = v / R,      s.e.(variance)² = (m4 - v²) / R
+
+    v is the variance, and m4 the fourth central moment.
+
+    Raises:
+        ValueError: for fewer than two repetitions.
     """
     R = count("the number of repetitions", len(gradients), least=2)
     mean = gradients.mean(0)

@@ -79,12 +79,12 @@ def fit_topics(counts: Tensor, num_topics: int, *, concentration: float = 0.1,
         raise ValueError(f"start must be ({K}, {C.shape[1]}) and above zero, got shape {tuple(start.shape)}")
     words, history, num_words = start.to(C.dtype), [], float(C.sum())
     for _ in range(count("num_iterations", num_iterations, least=1)):
-        shares, sums, local = _documents(C, _exp_expected_log(words), alpha)
+        shares, sums, local = _documents(C, exp_expected_log(words), alpha)
         history.append(local - _dirichlet_kl(words, eta).sum())
         words = eta + sums
         if len(history) > 1 and history[-1] - history[-2] < tolerance * num_words:
             break
-    shares, _, local = _documents(C, _exp_expected_log(words), alpha)
+    shares, _, local = _documents(C, exp_expected_log(words), alpha)
     history.append(local - _dirichlet_kl(words, eta).sum())
     return Topics(words, shares, torch.stack(history), num_words)
 
@@ -92,7 +92,7 @@ def fit_topics(counts: Tensor, num_topics: int, *, concentration: float = 0.1,
 def topic_bound(counts: Tensor, words: Tensor, *, concentration: float = 0.1,
                 word_concentration: float = 0.05) -> float:
     """The bound in nats that q(topics), (K, V), reaches on these counts, each document at its best shares."""
-    local = _documents(counts, _exp_expected_log(words), concentration)[2]
+    local = _documents(counts, exp_expected_log(words), concentration)[2]
     return float(local - _dirichlet_kl(words, word_concentration).sum())
 
 
@@ -100,11 +100,11 @@ def document_bounds(counts: Tensor, topics: Tensor, *, concentration: float = 0.
     """The bound on log p(words of d | topics) in nats, (D,), of documents (D, V) under known topics (K, V),
     rows that sum to one."""
     gamma = _shares(counts, topics, concentration)
-    P = _exp_expected_log(gamma) @ topics
+    P = exp_expected_log(gamma) @ topics
     return torch.special.xlogy(counts, P).sum(1) - _dirichlet_kl(gamma, concentration)
 
 
-def _exp_expected_log(parameters: Tensor) -> Tensor:
+def exp_expected_log(parameters: Tensor) -> Tensor:
     """exp E[log p] under Dirichlet(parameters), along the last axis."""
     return torch.exp(torch.digamma(parameters) - torch.digamma(parameters.sum(-1, keepdim=True)))
 
@@ -125,7 +125,7 @@ def _documents(C: Tensor, B: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tens
     found, sums, bound = [], torch.zeros_like(B), torch.zeros((), dtype=B.dtype)
     for batch in C.split(BATCH):
         gamma = _shares(batch, B, alpha)
-        T = _exp_expected_log(gamma)
+        T = exp_expected_log(gamma)
         P = T @ B
         sums += T.T @ (batch / P)
         bound += torch.special.xlogy(batch, P).sum() - _dirichlet_kl(gamma, alpha).sum()
@@ -138,9 +138,9 @@ def _shares(C: Tensor, B: Tensor, alpha: float) -> Tensor:
     drops out."""
     K = len(B)
     gamma = (alpha + C.sum(1, keepdim=True) / K).repeat(1, K)
-    active, now = torch.arange(len(C)), gamma
+    active, now = torch.arange(len(C)), gamma.clone()
     for _ in range(LOCAL_STEPS):
-        T = _exp_expected_log(now)
+        T = exp_expected_log(now)
         new = alpha + T * ((C / (T @ B)) @ B.T)
         gamma[active] = new
         moving = (new - now).abs().mean(1) >= LOCAL_TOLERANCE

@@ -18,7 +18,7 @@ from tightbound.data import Columns, breast_cancer, diabetes
 from tightbound.device import choose
 from tightbound.estimate import Estimate
 from tightbound.exact import find_box
-from tightbound.problem import Problem
+from tightbound.problem import DataProblem, Problem
 from tightbound.problems.arguments import count, one_of, positive
 
 LOG_2PI = math.log(2 * math.pi)
@@ -183,8 +183,9 @@ def logistic_regression(columns: Columns = ("mean radius", "mean texture"), num_
     prior_scale = positive("prior_scale", prior_scale)
     evidence = _logistic_evidence(tuple(names[1:]), len(y), prior_scale) if len(names) <= 3 else None
     device = choose(device, default="cpu", dtype=torch.float64)
-    return Problem(_logistic(X.to(device), y.to(device), prior_scale), len(names), name="logistic regression",
-                   latents=names, log_evidence=evidence, device=device)
+    signed = (X * (2 * y - 1).unsqueeze(-1)).to(device)
+    return DataProblem(lambda w: _log_prior(w, prior_scale), lambda w, rows: logsigmoid(w @ rows.T), signed, len(names),
+                       name="logistic regression", latents=names, log_evidence=evidence, device=device)
 
 
 def _logistic(X: Tensor, y: Tensor, prior_scale: float) -> Callable[[Tensor], Tensor]:

@@ -9,8 +9,15 @@ from torch.distributions import kl_divergence
 from tightbound.approximation import log_mean_exp
 
 
+def check(model, x: Tensor) -> None:
+    """Asks the model, if it can tell, whether it is meant for such images; not on a GPU, which would have to wait."""
+    if x.device.type == "cpu" and hasattr(model, "check") and not torch.compiler.is_compiling():
+        model.check(x)
+
+
 def log_weights(model, x: Tensor, num_samples: int, *, generator: torch.Generator | None = None) -> Tensor:
     """log w_s = log p(x, z_s) - log q(z_s | x) for z_s ~ q(z | x): x (B, D) gives (S, B), in nats."""
+    check(model, x)
     z, log_q = model.posterior(x).rsample_and_log_prob((num_samples,), generator=generator)
     return model.log_joint(x, z) - log_q
 
@@ -33,6 +40,7 @@ def split(model, x: Tensor, num_samples: int = 1, *, generator: torch.Generator 
 
     For a diagonal Gaussian q and a standard normal prior: KL = 1/2 sum_j (mu_j^2 + s_j^2 - 1 - log s_j^2).
     """
+    check(model, x)
     q = model.posterior(x)
     z, log_q = q.rsample_and_log_prob((num_samples,), generator=generator)
     reconstruction = model.decode(z).log_prob(x).mean(0)
