@@ -36,7 +36,7 @@ def scores(model, x, estimate=vp.defended_log_evidence) -> dict[str, float]:
             return {"log_evidence": bound, "bound": bound}
     found = vp.surgery(model, x)
     return {"log_evidence": float(estimate(model, x, 200).mean()), "bound": bound, "rate": float(rate.mean()),
-            "information": found.information, "mismatch": found.mismatch, "active": int(vp.active_units(model, x).sum())}
+            "information": found.information, "mismatch": found.mismatch, "active": int(vae.active_units(model, x).sum())}
 
 
 def from_the_encoder(model, x, num_samples):
@@ -72,7 +72,7 @@ def beta():
                 z, _ = model.posterior(test).rsample_and_log_prob((20,), generator=torch.Generator().manual_seed(0))
                 distortion = (model.decode(z).mean - test).square().sum(-1).mean()
             yield str(price), {"rate": float(vp.unit_rates(model, test).sum()), "distortion": float(distortion),
-                               "active": int(vp.active_units(model, learn).sum())}
+                               "active": int(vae.active_units(model, learn).sum())}
 
 
 def dimension():
@@ -84,7 +84,7 @@ def dimension():
             vp.train(model, x, vp.Objective(), num_epochs=80, learning_rate=5e-3, seed=seed)
             variances, _ = vp.principal_variances(x)
             yield "circle" if circle else str(dim), {
-                "units": int((vp.unit_rates(model, x) > 0.1).sum()), "active": int(vp.active_units(model, x).sum()),
+                "units": int((vp.unit_rates(model, x) > 0.1).sum()), "active": int(vae.active_units(model, x).sum()),
                 "linear": int((vp.water_filling(variances, 0.1).rates > 0.1).sum())}
 
 

@@ -35,8 +35,8 @@ from tightbound.distributions import DiagonalGaussian
 from tightbound.problems.arguments import count, positive, real
 from tightbound.training import fit
 from tightbound.vae import VAE, Bernoulli, DiagonalEncoder, mlp
+from tightbound.vae.likelihoods import Likelihood
 
-ACTIVE = 0.01   # of a prior variance of one: what the mean of an active unit varies by, at least
 PAIRS = 2**18   # log densities at once
 
 
@@ -58,22 +58,6 @@ def unit_rates(model, x: Tensor) -> Tensor:
 def gaussian_rates(mean: Tensor, log_scale: Tensor) -> Tensor:
     """KL(N(mean, s^2) || N(0, 1)) in nats, element by element, from the logarithm of s: no ratio, and no root."""
     return 0.5 * (mean.square() + torch.expm1(2 * log_scale)) - log_scale
-
-
-def active_units(model, x: Tensor, *, threshold: float = ACTIVE) -> Tensor:
-    """Which units tell images apart: (N, D) gives booleans (d,)::
-
-        A_j = Var_x( E_q[z_j | x] ) > 0.01
-
-    Raises:
-        ValueError: for fewer than two rows: one has no variance.
-
-    Source: Burda, Grosse & Salakhutdinov (2016), section 2.
-    """
-    if len(_rows(x)) < 2:
-        raise ValueError("a variance over x needs two rows or more, got one")
-    with torch.no_grad():
-        return model.posterior(x).mean.var(0, correction=0) > threshold
 
 
 class Surgery(NamedTuple):
@@ -200,10 +184,8 @@ def water_filling(variances: Tensor, level: float) -> WaterFilling:
     return WaterFilling(0.5 * (variances.clamp(min=level) / level).log(), variances.clamp(max=level))
 
 
-class FixedNoise(nn.Module):
+class FixedNoise(Likelihood):
     """x ~ N(mean, noise I), the noise a variance that is given and not learned; the decoder's numbers are the mean."""
-
-    size = 1
 
     def __init__(self, noise: float):
         super().__init__()
@@ -213,7 +195,7 @@ class FixedNoise(nn.Module):
         return DiagonalGaussian(output, torch.full_like(output, self.scale), validate_args=False)
 
 
-class OwnNoise(nn.Module):
+class OwnNoise(Likelihood):
     """x ~ N(mean, s^2) with an s for every number, both from the decoder, s as its logarithm."""
 
     size = 2
