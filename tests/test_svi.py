@@ -178,11 +178,23 @@ def test_a_natural_step_is_the_inverse_fisher_matrix_times_the_gradient(kind):
     fixed = q(at)
     fisher = torch.autograd.functional.hessian(lambda v: divergences.kl(q(v), fixed), at)
     gradient = torch.autograd.functional.jacobian(lambda v: divergences.kl(q(v), target), at)
-    for p, g in zip(member.parameters(), gradient.split([s.numel() for s in shapes])):
-        p.grad = g.clone()
-    svi.NaturalGradient(member, lr=1e-6).step()
+    svi.NaturalGradient(member).step([-g for g in gradient.split([s.numel() for s in shapes])], 1e-6)
     moved = (torch.cat([p.detach() for p in member.parameters()]) - at) / 1e-6
     torch.testing.assert_close(moved, -torch.linalg.solve(fisher, gradient), rtol=1e-4, atol=1e-5)
+
+
+def test_adam_is_torchs():
+    start = [torch.randn(3, generator=stream(1), dtype=torch.float64), torch.randn(2, 2, generator=stream(2), dtype=torch.float64)]
+    ours, theirs = ([p.clone().requires_grad_() for p in start] for _ in range(2))
+    optimizer, adam = torch.optim.Adam(theirs, lr=0.1, maximize=True), svi.Adam(ours)
+    for t in range(20):
+        gradient = [torch.randn(p.shape, generator=stream(10 + t), dtype=p.dtype) for p in start]
+        adam.step(gradient, 0.1)
+        for p, g in zip(theirs, gradient):
+            p.grad = g
+        optimizer.step()
+    for a, b in zip(ours, theirs):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
 def test_natural_steps_do_not_know_the_units_of_the_latents():
