@@ -94,7 +94,7 @@ def _plane(ax, more, num_labels: int = 300) -> None:
 
 
 SAMPLES = (1, 5, 20, 50, 200, 1000, 5000)
-SHOWN = 200       # samples that are drawn
+SHOWN = 120       # samples that are drawn
 
 @lru_cache
 def images() -> dict[str, int]:
@@ -145,7 +145,7 @@ def posterior() -> Explorer:
          Ellipse(axes=1, mean="mean", covariance="covariance", radii=(1, 2, 3), label="encoder's q(z | x), to three deviations"),
          Ellipse(axes=1, mean="best_mean", covariance="best_covariance", radii=(1, 2, 3), role="accent", width=1.4,
                  label="best diagonal Gaussian, found for this image"),
-         Points(axes=1, x="x", y="y", size="size", role="bound", alpha=0.45, label="samples of q, larger by weight (at most 200)")],
+         Points(axes=1, x="x", y="y", size="size", role="bound", alpha=0.45, label="samples of q, larger by weight (at most 120)")],
         title="Explorer: the posterior of one image",
         alt="""Left, a handwritten digit of 8 by 8 black or white pixels. Right, the plane of its two latents: the exact posterior as
             solid contours, the encoder's Gaussian as dashed ellipses, and samples from it as dots, larger where their weight is
@@ -176,8 +176,8 @@ def _posterior(model, image) -> dict:
              for path in contourpy.contour_generator(*(axis.numpy() for axis in axes), height.numpy().T).lines(math.exp(level))]
     paths = [path[:: max(1, len(path) // 60)] if len(path) > 60 else path for path in paths]
     paths = [np.vstack([path, path[:1]]) for path in paths]
-    contour = np.full((700, 2), np.nan)
-    line = np.vstack([part for path in paths for part in (path, [[np.nan, np.nan]])])[:700]
+    contour = np.full((420, 2), np.nan)
+    line = np.vstack([part for path in paths for part in (path, [[np.nan, np.nan]])])[:420]
     contour[: len(line)] = line
     corners = np.vstack([contour[~np.isnan(contour[:, 0])], (mean - 3 * scale).numpy(), (mean + 3 * scale).numpy()])
     low, high = corners.min(0), corners.max(0)
