@@ -21,6 +21,7 @@ import torch
 
 from tightbound import vae, vae_practice as vp
 from tightbound.data import digits
+from tightbound.training import fit
 
 PATH = Path(vp.__file__).with_suffix(".json")
 SEEDS = range(10)
@@ -49,7 +50,7 @@ def text(corpus, num_epochs: int):
     for seed in SEEDS:
         for name, objective in vp.remedies(num_steps).items():
             model = vp.SentenceVAE(len(corpus.vocabulary), 0 if name == "language model" else 2, seed=seed)
-            vp.train(model, corpus.train, objective, num_epochs=num_epochs, learning_rate=1e-2, seed=seed)
+            fit(model, corpus.train, objective, num_epochs=num_epochs, learning_rate=1e-2, seed=seed)
             yield name, scores(model, corpus.test)
 
 
@@ -67,7 +68,7 @@ def beta():
     for seed in SEEDS:
         for price in (1, 2, 4, 8, 16, 32):
             model = vp.dense_vae(16, likelihood=vp.FixedNoise(0.01), seed=seed)
-            vp.train(model, learn, vp.Objective(beta=price), num_epochs=100, learning_rate=3e-3, seed=seed)
+            fit(model, learn, vp.Objective(beta=price), num_epochs=100, learning_rate=3e-3, seed=seed)
             with torch.no_grad():
                 z, _ = model.posterior(test).rsample_and_log_prob((20,), generator=torch.Generator().manual_seed(0))
                 distortion = (model.decode(z).mean - test).square().sum(-1).mean()
@@ -81,7 +82,7 @@ def dimension():
         for dim, circle in ((1, False), (2, False), (3, False), (4, False), (5, False), (1, True)):
             x = vp.curved(dim, circle=circle, seed=seed)
             model = vp.dense_vae(8, size=20, width=64, likelihood=vp.FixedNoise(0.1), seed=seed)
-            vp.train(model, x, vp.Objective(), num_epochs=80, learning_rate=5e-3, seed=seed)
+            fit(model, x, vp.Objective(), num_epochs=80, learning_rate=5e-3, seed=seed)
             variances, _ = vp.principal_variances(x)
             yield "circle" if circle else str(dim), {
                 "units": int((vp.unit_rates(model, x) > 0.1).sum()), "active": int(vae.active_units(model, x).sum()),
@@ -95,7 +96,7 @@ def architecture():
         for name, make in (("dense", vp.dense_vae), ("convolutional", vp.convolutional_vae)):
             model, epochs, start = make(8, seed=seed), 0, time.process_time()
             while time.process_time() - start < 3:
-                vp.train(model, learn, vp.Objective(), num_epochs=2, learning_rate=2e-3, seed=1000 * seed + epochs)
+                fit(model, learn, vp.Objective(), num_epochs=2, learning_rate=2e-3, seed=1000 * seed + epochs)
                 epochs += 2
             yield name, {"epochs": epochs, "parameters": sum(p.numel() for p in model.parameters()),
                          **scores(model, test, from_the_encoder)}
@@ -107,7 +108,7 @@ def modes():
         x, test = vp.two_modes(seed=seed), vp.two_modes(seed=1000 + seed)
         draws = {"gan": vp.fit_gan(x, seed=seed).sample(10_000, seed=seed)}
         model = vp.dense_vae(1, size=1, width=32, likelihood=vp.OwnNoise(), seed=seed)
-        vp.train(model, x, vp.Objective(), num_epochs=100, learning_rate=5e-3, seed=seed)
+        fit(model, x, vp.Objective(), num_epochs=100, learning_rate=5e-3, seed=seed)
         with torch.no_grad():
             stream = torch.Generator().manual_seed(seed)
             z = torch.randn(10_000, 1, generator=stream)
@@ -125,7 +126,7 @@ def league():
     for seed in SEEDS:
         for name, objective in vp.two_latent_objectives().items():
             model = vp.dense_vae(2, width=64, seed=seed)
-            vp.train(model, learn, objective, num_epochs=60, learning_rate=5e-3, seed=seed)
+            fit(model, learn, objective, num_epochs=60, learning_rate=5e-3, seed=seed)
             with torch.no_grad():
                 reconstruction, rate = vae.split(model, test, 100, generator=torch.Generator().manual_seed(0))
             yield name, {"log_evidence": float(vae.exact(model, test, tolerance=1e-2).mean()),

@@ -12,7 +12,6 @@ Source: Bowman et al. (2016); Burda, Grosse & Salakhutdinov (2016); Hoffman & Jo
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import re
@@ -33,7 +32,6 @@ from tightbound.data import three_men
 from tightbound.device import generator
 from tightbound.distributions import DiagonalGaussian
 from tightbound.problems.arguments import count, positive, real
-from tightbound.training import fit
 from tightbound.vae import VAE, Bernoulli, DiagonalEncoder, mlp
 from tightbound.vae.likelihoods import Likelihood
 
@@ -43,12 +41,12 @@ PAIRS = 2**18   # log densities at once
 # What a latent is worth ---------------------------------------------------------------------------------------------------
 
 def unit_rates(model, x: Tensor) -> Tensor:
-    """The rate of every unit, averaged over x: (N, D) gives (d,), in nats::
+    """The rate of every unit: rows x (N, D) give (d,), in nats::
 
-        R_j = E_x KL(q(z_j | x) || N(0, 1)) = E_x 1/2 (mu_j^2 + s_j^2 - 1 - log s_j^2)
+        R_j = E_x KL(q(z_j | x) || N(0, 1))
+            = E_x 1/2 (mu_j^2 + s_j^2 - 1 - log s_j^2)
 
-    Args:
-        model: its posterior is a diagonal Gaussian, its prior a standard normal.
+    The model's q is a diagonal Gaussian, its prior standard normal.
     """
     with torch.no_grad():
         q = model.posterior(_rows(x))
@@ -74,27 +72,27 @@ class Surgery(NamedTuple):
     mismatch: float
 
 
-def surgery(model, x: Tensor, *, num_samples: int = 4, seed: int | torch.Generator = 0) -> Surgery:
-    """What the rate is made of, by samples z ~ q(z | x_n) held against all N posteriors::
+def surgery(model, x: Tensor, *, num_samples: int = 4, seed: int = 0) -> Surgery:
+    """The parts of the rate, by samples held against all N posteriors::
 
-        I_q(x; z)        = E_n E_q(z | x_n) [ log q(z | x_n) - log q(z) ],    q(z) = 1/N sum_m q(z | x_m)
-        KL(q(z) || p(z)) = E_n E_q(z | x_n) [ log q(z) - log p(z) ]
+        I_q(x; z) = E_n E_q(z | x_n) [log q(z | x_n) - log q(z)]
+        mismatch  = E_n E_q(z | x_n) [log q(z) - log p(z)]
+        q(z)      = 1/N sum_m q(z | x_m)
 
-    Args:
-        model: anything with `posterior` and `prior`.
-        x: N rows. The information is that about which row it was, so it depends on N, and cannot exceed log N.
-
-    Source: Hoffman & Johnson (2016), ELBO surgery.
+    The information is that about which row it was: it depends on N, and
+    is at most log N. Source: Hoffman & Johnson (2016), ELBO surgery.
     """
     stream = generator(seed, _rows(x).device)
+    draws = torch.Size([count("num_samples", num_samples, least=1)])
     with torch.no_grad():
         q = model.posterior(x)
-        z, log_q = q.rsample_and_log_prob((count("num_samples", num_samples, least=1),), generator=stream)
+        z, log_q = q.rsample_and_log_prob(draws, generator=stream)
         parts = z.flatten(0, 1).split(max(1, PAIRS // len(x)))
-        log_all = torch.cat([q.log_prob(part.unsqueeze(1)).logsumexp(-1) for part in parts]) - math.log(len(x))
-        log_prior = model.prior().log_prob(z)
-        information = float((log_q.flatten() - log_all).double().mean())
-        mismatch = float((log_all - log_prior.flatten()).double().mean())
+        pairs = (q.log_prob(part.unsqueeze(1)).logsumexp(-1) for part in parts)
+        aggregated = torch.cat(list(pairs)) - math.log(len(x))
+        log_prior = model.prior().log_prob(z).flatten()
+        information = float((log_q.flatten() - aggregated).double().mean())
+        mismatch = float((aggregated - log_prior).double().mean())
     return Surgery(information + mismatch, information, mismatch)
 
 
@@ -297,12 +295,13 @@ class Objective:
         """beta_t = beta min(1, t / warm_up)."""
         return self.beta * min(1.0, step / self.warm_up) if self.warm_up else self.beta
 
-    def __call__(self, model, x: Tensor, *, generator: torch.Generator | None = None, step: int = 0) -> Tensor:
+    def __call__(self, model, x: Tensor, *, generator=None, step: int = 0) -> Tensor:
         """The objective of each row: (B, ...) gives (B,)."""
         q = model.posterior(x)
         z, _ = q.rsample_and_log_prob((), generator=generator)
-        hidden = {"dropout": self.dropout, "generator": generator} if self.dropout else {}
-        reconstruction = model.decode(z).log_prob(x, **hidden)
+        hide = {"dropout": self.dropout, "generator": generator}
+        hide = hide if self.dropout else {}
+        reconstruction = model.decode(z).log_prob(x, **hide)
         rates = gaussian_rates(q.mean, q.stddev.log())
         if self.floor:
             rates = rates.mean(0, keepdim=True).clamp(min=self.floor)
@@ -319,12 +318,6 @@ def two_latent_objectives() -> dict[str, Objective]:
     """Those of the chapter's last table: sixty epochs of twelve steps each, the annealing over the first half."""
     return {"VAE": Objective(), "KL annealing": Objective(warm_up=360), "free bits": Objective(floor=2.0),
             "beta = 1/4": Objective(beta=0.25), "beta = 4": Objective(beta=4.0)}
-
-
-def train(model: nn.Module, data: Tensor, objective: Objective, **options) -> Tensor:
-    """`training.fit`, with an objective that is told the number of the step."""
-    steps = itertools.count()
-    return fit(model, data, lambda model, x, generator: objective(model, x, generator=generator, step=next(steps)), **options)
 
 
 # A sentence model ---------------------------------------------------------------------------------------------------------
