@@ -73,9 +73,9 @@ def planar() -> Explorer:
         return {"plane": [at, at], "at": at}
 
     def figure():
-        fig, (left, right) = figures.subplots(1, 2, figsize=(8.0, 4.0))
+        fig, (left, right) = figures.subplots(1, 2, figsize=(8.0, 4.1))
         for ax, title in ((left, "before: N(0, I), a square grid"), (right, "after the layer")):
-            ax.set(xlim=(-4, 4), ylim=(-4, 4), xlabel="z1", title=title, aspect="equal")
+            ax.set(xlim=(-4, 4), ylim=(-4, 4), xlabel="z1", title=title)
         left.set_ylabel("z2")
         return fig
 
@@ -135,10 +135,10 @@ def layers() -> Explorer:
 
     def figure(trained):
         reach = TRAINED[trained][1]
-        fig, ax = figures.subplots(figsize=(5.0, 4.6))
+        fig, ax = figures.subplots(figsize=(5.0, 4.7))
         ticks = [t for t in (-4, -2, 0, 2, 4) if abs(t) <= reach]
         ax.set(xlim=(-1, 1), ylim=(-1, 1), xticks=[t / reach for t in ticks], yticks=[t / reach for t in ticks], xticklabels=ticks,
-               yticklabels=ticks, xlabel="z1", ylabel="z2", aspect="equal")
+               yticklabels=ticks, xlabel="z1", ylabel="z2")
         return fig
 
     return Explorer(
