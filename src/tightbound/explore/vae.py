@@ -24,6 +24,10 @@ def plane() -> Explorer:
     model, more = load()
     stops = np.linspace(-3, 3, 41).round(2)
 
+    def ring(z):
+        square = z[0] ** 2 + z[1] ** 2
+        return {"circle": square * np.eye(2), "further": 100 * math.exp(-0.5 * square)}
+
     def figure():
         fig, (left, right) = figures.subplots(1, 2, figsize=(7.4, 3.7))
         _plane(left, more)
@@ -32,16 +36,19 @@ def plane() -> Explorer:
         return fig
 
     return Explorer(
-        [Network(model.decoder, ["z"], "logits", (SIDE, SIDE), small=True), Formula("sigmoid", ["logits"], "ink", (SIDE, SIDE)),
-         Formula("paper", ["ink"], "picture", (SIDE, SIDE))],
+        [ring, Network(model.decoder, ["z"], "logits", (SIDE, SIDE), small=True),
+         Formula("sigmoid", ["logits"], "ink", (SIDE, SIDE)), Formula("paper", ["ink"], "picture", (SIDE, SIDE))],
         {"z": Point("latents", stops, stops, (0.9, 0.15), names=("z1", "z2"))},
-        figure, [Image(axes=1, z="picture", extent=(0, SIDE, 0, SIDE))],
+        figure, [Image(axes=1, z="picture", extent=(0, SIDE, 0, SIDE)),
+                 Ellipse(mean=[0.0, 0.0], covariance="circle", radii=(1,), role="accent", width=1.3,
+                         label="as far out: the prior is as dense")],
         title="Explorer: the plane of digits",
         alt="""Left, a plane of two latents, in which small numerals show where the encoder puts three hundred handwritten digits
             of MNIST that no training saw, each as the numeral of its class. Zeros, ones, sixes and sevens have regions of their
             own, fours and nines share one, and twos, threes, fives and eights crowd the middle. A point can be dragged through it.
             Right, the picture that the decoder makes of the point, which changes smoothly: inside a region a clean digit, on
-            the way from one region to the next a blend of two, far out a bold one that hardly changes.""")
+            the way from one region to the next a blend of two, far out a bold one that hardly changes.""",
+        readout=["of a hundred draws from the prior {further:.1f} lie further out"])
 
 
 def draw() -> Explorer:
