@@ -416,8 +416,21 @@ def test_the_plain_sentence_vae_collapses_and_nothing_is_lost(part):
     assert scores(part, "VAE", "rate").max() < 0.05
     difference, error = gain(part, "VAE", "language model")
     assert abs(difference) < 4 * error + 0.05
-    for model in ("free bits", "beta = 1/2"):
-        assert scores(part, model, "rate").min() > 10 * scores(part, "VAE", "rate").max()
+    assert scores(part, "free bits", "rate").min() > 10 * scores(part, "VAE", "rate").max()
+
+
+def test_annealing_and_word_dropout_hold_on_names_and_not_on_english():
+    for model in ("KL annealing", "word dropout"):
+        assert scores("names", model, "rate").min() > 0.3 and scores("novel", model, "rate").max() < 0.05
+    assert scores("novel", "KL annealing", "log_evidence").mean() > scores("novel", "language model", "log_evidence").mean()
+    assert (scores("novel", "free bits", "mismatch") > 0.1).all()
+
+
+def test_a_lower_price_gives_a_better_model_and_a_worse_bound():
+    difference, error = gain("league", "beta = 1/4", "VAE")
+    assert difference > 3 * error
+    worse, error = gain("league", "beta = 1/4", "VAE", "bound")
+    assert worse < -3 * error
 
 
 @pytest.mark.parametrize("part", ["names", "novel", "league"])
