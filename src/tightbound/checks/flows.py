@@ -65,6 +65,11 @@ push = Check(
               "log densities take the logarithm of the determinant.", 1),
         Wrong("base at z", _push_with(lambda p, a, s, x, A, c: _log_normal((A @ x + c).exp()) - a - s),
               "the base density belongs at the point x where the flow started, not at the point where it arrived.", 1),
+        Wrong("base at y", _push_with(lambda p, a, s, x, A, c: _log_normal(A @ x + c) - a - s),
+              "the base density belongs at x, where the flow started; yours is taken half way, at y = A x + c.", 1),
+        Wrong("sum of z", _push_with(lambda p, a, s, x, A, c: p - a - (A @ x + c).exp().sum()),
+              "the slope of the exponential at y is z itself: what is the logarithm of that? You summed the slopes.", 1),
+        Wrong("bits", lambda x, A, c: _push(x, A, c)[1] / math.log(2), "this is in bits; asked for is nats: leave the natural logarithm as it is.", 1),
         Wrong("no constant", _push_with(lambda p, a, s, x, A, c: p - a - s + 0.5 * len(x) * LOG_2PI),
               "the normal density has a normaliser, d/2 log 2 pi.", 1),
         Wrong("slope at x", _push_with(lambda p, a, s, x, A, c: p - a - x.sum()),
@@ -113,6 +118,10 @@ planar = Check(
         Wrong("only the move", lambda x, w, u, b: _constrained(w, u) * torch.tanh(w @ x + b), "this is how far the point moves; add where it was."),
         Wrong("without the one", lambda x, w, u, b: x + torch.tanh(w @ x + b) * (u + (softplus(w @ u) - w @ u) * w / (w @ w)),
               "check w'û: it may be as low as -1, and no lower. Yours stops at 0."),
+        Wrong("not taken off", lambda x, w, u, b: x + torch.tanh(w @ x + b) * (u + (softplus(w @ u) - 1) * w / (w @ w)),
+              "check w'û: it must be softplus(w'u) - 1. You added that much along w, but u brings some of its own."),
+        Wrong("slope is 1 - t", _planar_ladj(lambda t, wv, wu: torch.log1p((1 - t) * wv)),
+              "the derivative of tanh is not one minus tanh: look at its power.", 1),
         Wrong("slope is t", _planar_ladj(lambda t, wv, wu: torch.log1p(t * wv)), "the derivative of tanh is not tanh.", 1),
         Wrong("slope left out", _planar_ladj(lambda t, wv, wu: torch.log1p(wv)), "the derivative of tanh is missing: far from the plane volumes do not change.", 1),
         Wrong("determinant", _planar_ladj(lambda t, wv, wu: 1 + (1 - t**2) * wv), "this is the determinant; asked for is its logarithm.", 1),
@@ -154,6 +163,9 @@ def _uncouple_with(change, output=0):
 uncouple = Check(
     "a coupling, read backwards", draw=_draw_uncouple, reference=_uncouple, outputs=["x", "log density"],
     wrongs=[
+        Wrong("no tanh", lambda y, S, T: torch.cat([y[: S.shape[1]], (y[S.shape[1]:] - T @ y[: S.shape[1]])
+                                                    * torch.exp(-S @ y[: S.shape[1]])]),
+              "your scale is not bounded: what stands between S x_a and s?"),
         Wrong("forwards", _uncouple_with(lambda b, s, t: b * torch.exp(s) + t), "this is the coupling itself, from x to y. You are given y."),
         Wrong("scale first", _uncouple_with(lambda b, s, t: b * torch.exp(-s) - t), "undo the last step first: what was added must go before what was multiplied."),
         Wrong("shift only", _uncouple_with(lambda b, s, t: b - t), "the scale is not undone."),
@@ -187,7 +199,7 @@ def _masks(dim, degrees, first=lambda unit, input: unit >= input, last=lambda ou
 
 
 masks = Check(
-    "the masks of MADE", draw=_draw_masks, reference=_masks, outputs=["mask into the units", "mask into the outputs"],
+    "the masks of MADE", draw=_draw_masks, reference=_masks, outputs=["mask into units (H, d)", "mask into outputs (d, H)"],
     wrongs=[
         Wrong("strict into the units", lambda dim, degrees: _masks(dim, degrees, first=lambda u, i: u > i)[0],
               "a unit of degree k may see the inputs up to the k-th, the k-th among them: yours stop one short."),
@@ -195,7 +207,13 @@ masks = Check(
               "the order is turned round: a unit of degree k sees the inputs from 1 to k."),
         Wrong("transposed into the units", lambda dim, degrees: _masks(dim, degrees)[0].T,
               "transposed: the mask has the shape of the weight matrix, a row for every unit and a column for every input."),
+        Wrong("inputs from 0", lambda dim, degrees: _masks(dim, degrees, first=lambda u, i: u >= i - 1)[0],
+              "your inputs are numbered from 0, the degrees from 1: so every unit sees one input too many."),
+        Wrong("exchanged", lambda dim, degrees: _masks(dim, degrees)[1].T,
+              "this is the mask that belongs between the units and the outputs, transposed: have you exchanged the two?"),
         Wrong("all ones", lambda dim, degrees: torch.ones(len(degrees), dim).double(), "nothing is cut: with all connections every output sees every input."),
+        Wrong("outputs from 0", lambda dim, degrees: _masks(dim, degrees, last=lambda o, u: o - 1 > u)[1],
+              "your outputs are numbered from 0, the degrees from 1: so every output misses the units of one degree.", 1),
         Wrong("itself seen", lambda dim, degrees: _masks(dim, degrees, last=lambda o, u: o >= u)[1],
               "output i would see units that see input i, which is itself: it could learn to copy.", 1),
         Wrong("backwards into the outputs", lambda dim, degrees: _masks(dim, degrees, last=lambda o, u: o < u)[1],
@@ -260,11 +278,21 @@ def _best_gaussian(problem: Problem) -> float:
     return _exact(problem) - fit.gap(problem)
 
 
-own = Check(
+class _BoundCheck(Check):
+    """A check of a lower bound, that says so where a value lies above what it should bound."""
+
+    def _explain(self, bad, instances, got, right, fault):
+        name, message = super()._explain(bad, instances, got, right, fault)
+        if name == "other" and any(float(g[0] - r[0]) > self.tolerance * abs(float(r[0])) for g, r in zip(got, right)):
+            message = f"this is above log Z, so it is no lower bound: the sign of the log-determinant, or too few samples?\n{message}"
+        return name, message
+
+
+own = _BoundCheck(
     "a flow of your own", draw=_draw_own, reference=_exact, outputs=["lower bound"], num_instances=2, tolerance=6e-4, seconds=180,
     wrongs=[
-        Wrong("minus the bound", lambda problem: -_exact(problem), "this is minus the bound: what a search minimises. Return log p(x) as the flow sees it."),
-        Wrong("a Gaussian", _best_gaussian, "this is the bound of the best Gaussian: the layers do nothing, or the last affine map is all that learns. "
+        Wrong("minus the bound", lambda problem: -_exact(problem), "the sign: this is minus the bound. A search minimises minus the ELBO; asked for is the ELBO itself."),
+        Wrong("a Gaussian", _best_gaussian, "this is as far below the truth as the best Gaussian is. Perhaps the layers do nothing, and the last affine map is all that learns. "
               "Are the parameters of all layers given to the optimiser?"),
         Wrong("Laplace", lambda problem: float(laplace.approximate(problem, num_starts=1).log_evidence),
               "this is Laplace's estimate, not the bound of a flow."),

@@ -62,11 +62,13 @@ def planar() -> Explorer:
             grid = _mapped(lambda z: f.call_and_ladj(z)[0], x)
             q = Flow(f)().log_prob(lattice).exp().reshape(24, 24)
             _, u, _, s = f._parts(None)
-        return grid, _levels(q, high), float(u[0, 0]), float(s[0])
+        middle = math.exp(-0.5 * (offset / steepness) ** 2) / (2 * math.pi * float(s[0]))  # the crease falls between cells
+        return grid, _levels(q, high), float(u[0, 0]), float(s[0]), middle
 
     def after(steepness, along, across, offset):
-        grid, density, moved, s = layer(steepness, along, across, offset)
-        return {"x_after": grid[:, 0], "y_after": grid[:, 1], "density": density, "u_hat": moved, "wu": steepness * along, "least": s}
+        grid, density, moved, s, middle = layer(steepness, along, across, offset)
+        return {"x_after": grid[:, 0], "y_after": grid[:, 1], "density": density, "u_hat": moved, "wu": steepness * along, "least": s,
+                "done": s - 1, "middle": middle}
 
     def plane(steepness, offset):
         at = -offset / steepness
@@ -74,9 +76,9 @@ def planar() -> Explorer:
 
     def figure():
         fig, (left, right) = figures.subplots(1, 2, figsize=(8.0, 4.1))
-        for ax, title in ((left, "before: N(0, I), a square grid"), (right, "after the layer")):
-            ax.set(xlim=(-4, 4), ylim=(-4, 4), xlabel="z1", title=title)
-        left.set_ylabel("z2")
+        for ax, title, letter in ((left, "before: N(0, I), a square grid", "x"), (right, "after the layer", "z")):
+            ax.set(xlim=(-4, 4), ylim=(-4, 4), xlabel=f"{letter}1", title=title)
+        left.set_ylabel("x2")
         return fig
 
     base = _levels(torch.exp(-0.5 * lattice.square().sum(-1)).reshape(24, 24) / (2 * math.pi), high)
@@ -88,7 +90,7 @@ def planar() -> Explorer:
         figure,
         [HeatMap(z=base, extent=extent, palette="Blues", alpha=0.45),
          Line(x=x[:, 0].numpy(), y=x[:, 1].numpy(), role="ink", width=0.8),
-         Line(x="plane", y=np.array([-4.0, 4.0]), role="bound", label="the plane w'z + b = 0"),
+         Line(x="plane", y=np.array([-4.0, 4.0]), role="bound", label="the plane w'x + b = 0"),
          HeatMap(axes=1, z="density", extent=extent, palette="Blues", alpha=0.45),
          Line(axes=1, x="x_after", y="y_after", role="ink", width=0.8)],
         title="Explorer: one planar layer by hand",
@@ -96,8 +98,9 @@ def planar() -> Explorer:
             the same density and grid after one planar layer. With u along w positive the grid is pulled apart at the plane, leaving a
             valley of low density with a ridge on either side; with u negative it is squeezed together into a narrow ridge, but never
             folded. With u across w the two sides slide past each other. A longer w makes the change sharper.""",
-        readout=["w'u = {wu:.2f} asks; w'û = {least:.3f} − 1 is what the layer does: û along w is {u_hat:+.3f}",
-                 "at the plane, at z1 = {at:.2f}, volumes are multiplied by {least:.3f}, far from it by 1"])
+        readout=["w'u = {wu:.2f} asks; w'û = softplus({wu:.2f}) − 1 = {done:.3f} is what the layer does: û along w is {u_hat:+.3f}",
+                 "at the plane, at x1 = {at:.2f}, volumes are multiplied by {least:.4f}, far from it by 1; the density at its middle "
+                 "becomes {middle:.3f} (colours are clipped at 0.32)"])
 
 
 TRAINED = {"moons, 8 couplings": ("moons, 8 couplings", 3.0, 0.35), "U1, 8 planar layers": ("U1, 8 planar layers", 4.0, 0.35)}
@@ -119,7 +122,7 @@ def _prefix(flow: Flow, k: int) -> Chain:
 
 def layers() -> Explorer:
     """A trained flow, layer by layer: its density and a grid of its base."""
-    x = _grid_lines(2.2, 9, 33)
+    x = _grid_lines(2.2, 7, 81)  # fine enough that no line is seen to cross another
 
     @lru_cache(maxsize=None)
     def after(trained, layers):
@@ -152,5 +155,4 @@ def layers() -> Explorer:
             planar layers cut and pull the Gaussian apart into two opposite arcs of a ring. Between the moons, and between the arcs, the
             grid is stretched over a near-empty space.""",
         readout=["after {layers:d} of 8 layers: highest density {largest:.2f}",
-                 "a region of the base is stretched up to {stretch:.1f} times, squeezed down to {squeeze:.2f} times its area (95th and 5th "
-                 "percentile over samples)"])
+                 "areas of the base are multiplied by {squeeze:.2f} to {stretch:.2f} (5th to 95th percentile over samples)"])
