@@ -122,7 +122,7 @@ def _prefix(flow: Flow, k: int) -> Chain:
 
 def layers() -> Explorer:
     """A trained flow, layer by layer: its density and a grid of its base."""
-    x = _grid_lines(2.2, 7, 81)  # fine enough that no line is seen to cross another
+    x = _grid_lines(2.2, 7, 81)  # finer still would cost the page more than it shows: few lines seem to cross
 
     @lru_cache(maxsize=None)
     def after(trained, layers):
