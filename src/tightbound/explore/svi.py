@@ -70,9 +70,9 @@ def steps() -> Explorer:
         left.set_yticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
         left.minorticks_off()
         left.plot(best.q.mean[0], best.q.mean[1].exp(), "x", color=figures.colour("truth"), ms=9, mew=2)
-        right.set(xlim=(0, T), ylim=(-37, -31), xlabel="steps", ylabel="nats")
+        right.set(xlim=(0, T), ylim=(-37, -30.7), xlabel="steps", ylabel="nats")
         right.axhline(float(problem.log_evidence), **figures.line("truth"))
-        right.text(T, float(problem.log_evidence) - 0.08, "log p(x)", ha="right", va="top", color=figures.colour("truth"))
+        right.text(T, float(problem.log_evidence) + 0.08, "log p(x)", ha="right", va="bottom", color=figures.colour("truth"))
         return fig
 
     return Explorer(
