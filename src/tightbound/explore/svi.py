@@ -144,7 +144,7 @@ def rates() -> Explorer:
 
     def figure():
         fig, (left, right) = figures.subplots(1, 2, figsize=(7.4, 3.4))
-        left.set(xlim=(p[0], p[-1]), ylim=(0, 34), xlabel="share of benign tumours", ylabel="density, after one pass", yticks=[])
+        left.set(xlim=(p[0], p[-1]), ylim=(0, 26), xlabel="share of benign tumours", ylabel="density, after one pass", yticks=[])
         right.set(xlim=(64, PASSES * len(y)), ylim=(1e-4, 1e2), xscale="log", yscale="log", xlabel="data seen", ylabel="gap, nats")
         right.axvline(len(y), color=figures.colour("faint"), lw=1)
         right.set_xticks([64, 128, 256, 512, 1024, 2048], ["64", "128", "256", "512", "1024", "2048"])
