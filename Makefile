@@ -23,6 +23,7 @@ test: environment  ## build the book, then test the package, the chapters and th
 	$(PY) -m pytest tests index.ipynb chapters --nbval-lax --nbval-current-env -n 2 --dist loadscope
 
 bench: environment  ## run the races: ours beside its peers
+	$(PY) -m pip install --quiet --constraint requirements.txt --requirement benchmarks/requirements.txt
 	@for race in benchmarks/*.py; do echo "== $$race"; $(PY) "$$race" || exit 1; done
 
 assignments: environment  ## write the students' copies of the exercises

@@ -153,7 +153,7 @@ class Hand:
                 for _ in spec[part][1:]:
                     self.page.keyboard.press("ArrowRight")
                     yield self.snapshot()
-        elif spec["type"] == "choice":
+        elif spec["type"] in ("choice", "drawing"):
             for option in spec["stops"]:
                 inputs[0].select_option(option)
                 yield self.snapshot()
@@ -211,10 +211,13 @@ def assert_agrees(drawn: Snapshot, explorer, *, live: bool = False, bounds: dict
     """What stands in the browser is what Python says at the same controls' values.
 
     A kernel sends doubles. A page holds doubles in rows of up to 8 numbers, and else 16-bit steps of the row's range
-    (or its logarithm's), so that it may be wrong by half a step; `bounds` says how far a network's outputs may be off.
+    (or its logarithm's), so that it may be wrong by half a step. What it computes from weights in bytes is the same but
+    for the order of its sums; `bounds` says how far the outputs of other networks may be off.
     """
+    from tightbound.explore.lattice import Chained
     from tightbound.explore.marks import fill
 
+    computed = {function.output for function in explorer.functions if isinstance(function, Chained)}
     expected = explorer.frame(**drawn.params)
     assert set(drawn.frame) == set(expected)
     for name, value in expected.items():
@@ -228,7 +231,8 @@ def assert_agrees(drawn: Snapshot, explorer, *, live: bool = False, bounds: dict
             continue
         value = np.where(np.isfinite(value), value, np.nan)
         np.testing.assert_array_equal(np.isnan(found), np.isnan(value), err_msg=name)
-        bound = (bounds or {}).get(name, half_a_step(value))
+        usual = 1e-11 * (1 + np.abs(value)) if name in computed else half_a_step(value)
+        bound = (bounds or {}).get(name, usual)
         assert is_near(found, value, bound), f"{name} at {drawn.params}"
     assert drawn.readout == [fill(template, expected) for template in explorer.readout]
 

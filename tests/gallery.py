@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from tightbound import figures
-from tightbound.explore import (Area, Arrows, Choice, Ellipse, Explorer, HeatMap, Image, Line, Network, Point, Points,
-                                Slider, Text, Toggle)
+from tightbound.explore import (Area, Arrows, Choice, Drawing, Ellipse, Explorer, Formula, HeatMap, Image, Line, Network,
+                                Point, Points, Slider, Text, Toggle)
 
 COUNTS, ANGLES = (1, 2, 3, 5, 8, 13), np.linspace(-1, 1, 9)
 X = np.linspace(0.0, 4.0, 41)
@@ -101,6 +101,35 @@ def network() -> Explorer:
     return Explorer([Network(module, ["t", "z"], name, (5, 6)) for name, module in networks().items()],
                     controls, figure, [Image(z=name, extent=(i, i + 0.95, 0, 1)) for i, name in enumerate(ACTIVATIONS)],
                     alt="One small picture for each activation.", readout=["t = {t:.2f}"])
+
+
+def sketch() -> Explorer:
+    """A drawing, read by small networks in a chain, and every formula."""
+    torch.manual_seed(0)
+    reader = nn.Sequential(nn.Linear(30, 12), nn.Tanh(), nn.Linear(12, 4)).double()
+    writer = nn.Sequential(nn.Linear(2, 12), nn.SiLU(), nn.Linear(12, 30)).double()
+    cross, corner = np.zeros((5, 6)), np.linspace(0, 1, 30)
+    cross[2] = cross[:, 3] = 1
+
+    def figure():
+        fig, (left, middle, right) = figures.subplots(1, 3, figsize=(7, 2.4))
+        for ax in (left, right):
+            ax.set(xlim=(0, 6), ylim=(0, 5), xticks=[], yticks=[])
+        middle.set(xlim=(-3, 3), ylim=(-3, 3))
+        return fig
+
+    return Explorer(
+        [Network(reader, ["ink"], "code", (4,), small=True), Formula("mean", ["code"], "mean", (2,)),
+         Formula("covariance", ["code"], "covariance", (2, 2)), Formula("rate", ["code"], "rate"),
+         Network(writer, ["mean"], "logits", (5, 6), small=True), Formula("sigmoid", ["logits"], "again", (5, 6)),
+         Formula("bernoulli", ["ink", "logits"], "fit"), Formula("difference", ["fit", "rate"], "bound"),
+         Formula("paper", ["ink"], "paper", (5, 6)), Formula("binary", ["ink"], "black", (5, 6))],
+        {"ink": Drawing("your drawing", (5, 6), {"a cross": cross, "a corner": corner, "nothing": np.zeros(30)}, "a cross",
+                        extent=(0.5, 5.5, 0.5, 4.5))},
+        figure, [Image(z="paper", extent=(0.5, 5.5, 0.5, 4.5)), Image(axes=2, z="again", extent=(0, 6, 0, 5)),
+                 Ellipse(axes=1, mean="mean", covariance="covariance")],
+        title="Sketch", alt="A drawing, an ellipse, and another picture.",
+        readout=["rate {rate:.3f}, fit {fit:.2f}, bound {bound:.2f}"])
 
 
 def trouble() -> Explorer:

@@ -10,11 +10,13 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp, softmax
 from scipy import integrate, stats
+from scipy.linalg import subspace_angles
+from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 from torch.distributions import Beta, Independent, LogNormal, Normal, TransformedDistribution, kl_divergence
 from torch.distributions.transforms import SigmoidTransform
 
-from tightbound import Problem, em, laplace, league, problems
+from tightbound import Problem, em, laplace, league, problems, questions
 from tightbound.checks import em as checks
 from tightbound.data import iris, wine
 from tightbound.distributions import Gaussian, Particles, StudentT
@@ -535,3 +537,124 @@ def test_references_of_the_checks_against_the_method():
         assert float(mean) == pytest.approx(float(theta[-1]))
         assert float(rate) == pytest.approx(float((theta[2] - mean) / (theta[1] - mean)), abs=1e-6)
         assert checks.bits.reference(**checks.bits.draw(stream))[1] >= 0
+
+
+# A vector for a latent --------------------------------------------------------------------------------------
+
+def factor_data(seed, n=300):
+    """Data less their mean, whose covariance has eigenvalues near 9, 5, 2.5, 1, 1 and 1."""
+    stream = np.random.default_rng(seed)
+    turn = np.linalg.qr(stream.normal(size=(6, 6)))[0]
+    x = stream.normal(size=(n, 6)) * np.sqrt([9, 5, 2.5, 1, 1, 1]) @ turn
+    return torch.tensor(x - x.mean(0))
+
+
+def climb_factors(x, W, s2, rounds):
+    """EM, with the bound and the log likelihood, both by formulas that EM does not use, after every half round."""
+    heights = []
+    for _ in range(rounds):
+        means, covariance = em.factor_e_step(x, W, s2)
+        heights.append((factor_bound(x, W, s2, means, covariance), log_likelihood(x, W, s2)))
+        W, s2 = em.factor_m_step(x, means, covariance)
+        heights.append((factor_bound(x, W, s2, means, covariance), log_likelihood(x, W, s2)))
+    return W, s2, heights
+
+
+def log_likelihood(x, W, s2):
+    covariance = (W @ W.T + s2 * torch.eye(len(W)).double()).numpy()
+    return stats.multivariate_normal.logpdf(x.numpy(), np.zeros(len(W)), covariance).sum()
+
+
+def factor_bound(x, W, s2, means, covariance):
+    """sum_n E_q[log p(x_n | z)] - KL(q_n || p), each term from torch.distributions."""
+    N, (d, k) = len(x), W.shape
+    q = torch.distributions.MultivariateNormal(means, covariance)
+    prior = torch.distributions.MultivariateNormal(torch.zeros(k).double(), torch.eye(k).double())
+    expected = (x - means @ W.T).square().sum() + N * torch.trace(W @ covariance @ W.T)
+    return float(-0.5 * (expected / s2 + N * d * math.log(2 * math.pi * s2)) - kl_divergence(q, prior).sum())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_em_for_factors_touches_never_falls_and_reaches_tipping_and_bishop(seed):
+    x = factor_data(seed)
+    W = torch.randn(6, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    W, s2, heights = climb_factors(x, W, torch.tensor(1.0).double(), 100)
+    bounds, likelihoods = map(np.array, zip(*heights))
+    np.testing.assert_allclose(bounds[::2], likelihoods[::2], rtol=0, atol=1e-8)  # after every E step
+    assert (np.diff(bounds) > -1e-8).all() and (bounds <= likelihoods + 1e-8).all()
+    pca = PCA(2).fit(x)  # scikit-learn's own PCA knows its probabilistic log likelihood
+    noise = PCA(6).fit(x).explained_variance_[2:].mean() * (len(x) - 1) / len(x)
+    assert float(s2) == pytest.approx(noise, rel=1e-8)
+    best = questions.factor_model(x, 2)
+    assert likelihoods[-1] == pytest.approx(float(best.log_evidence(x).sum()), abs=1e-6)
+    assert likelihoods[-1] >= pca.score_samples(x).sum()  # which divides by N - 1
+    assert subspace_angles(W, pca.components_.T).max() < 1e-6
+
+
+@pytest.mark.parametrize("noise", [True, False])
+def test_the_plane_turns_by_the_ratio_of_two_eigenvalues(noise):
+    x = factor_data(7)
+    values, vectors = np.linalg.eigh(np.cov(x.T))
+    W, s2, angles = torch.tensor(np.random.default_rng(0).normal(size=(6, 2))), torch.tensor(float(noise)), []
+    for _ in range(12):
+        W, new = em.factor_m_step(x, *em.factor_e_step(x, W, s2))
+        s2 = new if noise else s2
+        angles.append(subspace_angles(W, vectors[:, -2:]).max())
+    assert angles[-1] / angles[-2] == pytest.approx(values[-3] / values[-2], abs=2e-3)
+
+
+def test_without_noise_the_e_step_is_least_squares():
+    x, W = factor_data(1), torch.tensor(np.random.default_rng(1).normal(size=(6, 2)))
+    means, covariance = em.factor_e_step(x, W, 0.0)
+    np.testing.assert_allclose(means.T, np.linalg.lstsq(W.numpy(), x.T.numpy(), rcond=None)[0], atol=1e-12)
+    assert (covariance == 0).all()
+
+
+def test_bound_times_noise_tends_to_the_squared_error():
+    x, W = factor_data(2), torch.tensor(np.random.default_rng(2).normal(size=(6, 2)))
+    error = float((x - em.factor_e_step(x, W, 0.0)[0] @ W.T).square().sum())
+    gaps = [abs(-2 * s2 * factor_bound(x, W, s2, *em.factor_e_step(x, W, s2)) - error) for s2 in (1e-2, 1e-4, 1e-6)]
+    assert gaps[0] > gaps[1] > gaps[2] and gaps[2] < 1e-3 * error
+
+
+def test_models_side_by_side_are_those_alone():
+    x, stream = factor_data(3), np.random.default_rng(3)
+    W, s2 = torch.tensor(stream.normal(size=(4, 6, 2))), torch.tensor(stream.random(4) + 0.1)
+    together = em.factor_m_step(x, *em.factor_e_step(x, W, s2))
+    for i in range(4):
+        alone = em.factor_m_step(x, *em.factor_e_step(x, W[i], s2[i]))
+        torch.testing.assert_close(together[0][i], alone[0])
+        torch.testing.assert_close(together[1][i], alone[1])
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_linear_autoencoder_is_pca(k):
+    x = factor_data(4) / 3
+    values, vectors = np.linalg.eigh(np.cov(x.T, ddof=0))
+    V, W, losses = em.linear_autoencoder(x, k, num_starts=10, seed=k)
+    assert V.shape == (10, k, 6) and W.shape == (10, 6, k)
+    for encoder, decoder, loss in zip(V, W, losses):
+        assert float(loss) == pytest.approx(values[:-k].sum(), rel=1e-6)
+        assert float((x - x @ encoder.T @ decoder.T).square().sum(1).mean()) == pytest.approx(float(loss), rel=1e-9)
+        assert subspace_angles(decoder, vectors[:, -k:]).max() < 1e-3
+        np.testing.assert_allclose(encoder @ decoder, np.eye(k), atol=1e-3)  # an encoder undoes its decoder
+    again = em.linear_autoencoder(x, k, num_starts=10, seed=k)
+    assert all(map(torch.equal, again, (V, W, losses)))
+
+
+FACTOR_MISTAKES = {
+    "not centred": (lambda x: em.factor_e_step(x + 1, torch.ones(6, 2).double(), 1.0), "give x - x.mean"),
+    "autoencoder, not centred": (lambda x: em.linear_autoencoder(x + 1, 2), "give x - x.mean"),
+    "loadings of other data": (lambda x: em.factor_e_step(x, torch.ones(5, 2).double(), 1.0), r"shape \(\.\.\., 6, k\)"),
+    "negative noise": (lambda x: em.factor_e_step(x, torch.ones(6, 2).double(), -1.0), "not negative"),
+    "too wide": (lambda x: em.linear_autoencoder(x, 7), "num_latents"),
+    "no steps": (lambda x: em.linear_autoencoder(x, 2, num_steps=0), "num_steps"),
+    "not finite": (lambda x: em.factor_e_step(x * math.nan, torch.ones(6, 2).double(), 1.0), "finite"),
+}
+
+
+@pytest.mark.parametrize("case", FACTOR_MISTAKES)
+def test_mistakes_with_factors_are_told(case):
+    call, words = FACTOR_MISTAKES[case]
+    with pytest.raises(ValueError, match=words):
+        call(factor_data(0))

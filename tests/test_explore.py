@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 from browser import Hand, assert_agrees, axe_violations, half_a_step, is_near
-from gallery import gallery, network, networks, trouble
+from gallery import gallery, network, networks, sketch, trouble
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
@@ -30,8 +30,8 @@ from torch import nn
 
 import tightbound.explore
 from tightbound import figures, laplace, problems
-from tightbound.explore import (Area, Arrows, Choice, Ellipse, Explorer, HeatMap, Image, Line, Network, Point, Points,
-                                Slider, Text, Toggle)
+from tightbound.explore import (Area, Arrows, Choice, Drawing, Ellipse, Explorer, Formula, HeatMap, Image, Line, Network,
+                                Point, Points, Slider, Text, Toggle)
 from tightbound.explore.explorer import SOURCE, STATIC
 from tightbound.explore.lattice import Packer
 from tightbound.explore.marks import fill
@@ -53,7 +53,7 @@ def chapters_explorers() -> dict:
 
 
 CHAPTERS = chapters_explorers()
-ALL = {**CHAPTERS, "gallery": gallery, "network": network}
+ALL = {**CHAPTERS, "gallery": gallery, "network": network, "sketch": sketch}
 
 
 @cache
@@ -302,6 +302,11 @@ def constant(n):
 
 N = {"n": Slider("n", (0, 1, 2), 1)}
 
+def drawing(**options):
+    return Drawing(**{"label": "d", "shape": (1, 2), "pictures": {"a": [0, 0], "b": [0, 1]}, "start": "a", "extent": (0, 1, 0, 1),
+                      **options})
+
+
 BAD_CONTROLS = {
     "stops fall": (lambda: Slider("n", (2, 1), 1), "increasing"),
     "stops repeat": (lambda: Slider("n", (1, 1, 2), 1), "increasing"),
@@ -326,6 +331,12 @@ BAD_CONTROLS = {
     "point of one number": (lambda: Point("p", (0, 1), (0, 1), (0,)), r"\(x, y\)"),
     "point with one name": (lambda: Point("p", (0, 1), (0, 1), (0, 0), names=("x",)), "two names"),
     "point without label": (lambda: Point("", (0, 1), (0, 1), (0, 0)), "label"),
+    "drawing without label": (lambda: drawing(label=" "), "label"),
+    "one picture": (lambda: drawing(pictures={"a": [0, 0]}), "two or more pictures"),
+    "start is no picture": (lambda: drawing(start="c"), "its start among them"),
+    "picture of another size": (lambda: drawing(pictures={"a": [0, 0], "b": [0]}), "'b'.*1 x 2 pixels between 0 and 1"),
+    "picture too dark": (lambda: drawing(pictures={"a": [0, 0], "b": [0, 1.5]}), "between 0 and 1"),
+    "a pixel is NaN": (lambda: drawing(pictures={"a": [0, 0], "b": [0, math.nan]}), "between 0 and 1"),
 }
 BAD_MARKS = {
     "role": (lambda: line(role="truht"), "unknown colour role 'truht': choose one of ink, truth"),
@@ -394,6 +405,14 @@ BAD_NETWORKS = {
     "outputs do not fill the shape": (lambda: net(nn.Linear(1, 3)), "must end in 2 outputs"),
     "layers do not fit": (lambda: net(nn.Linear(1, 3), nn.Linear(4, 2)), "does not take"),
     "unknown input": (lambda: explorer_of([net(nn.Linear(1, 2), inputs=["m"])]), r"asks for \['m'\]"),
+    "an array of a later function": (lambda: explorer_of([net(nn.Linear(1, 2), inputs=["v"]), lambda n: {"v": n}]),
+                                     r"asks for \['v'\], but .* the functions before it \[\]"),
+    "a function of a drawing": (lambda: explorer_of([lambda d: {"y": [0, 1]}], {"d": drawing()}), "cannot hold the answers"),
+    "unknown formula": (lambda: Formula("tangent", ["n"], "y"), "unknown formula 'tangent': choose one of paper"),
+    "a formula of too few": (lambda: Formula("bernoulli", ["n"], "y"), "takes 2 inputs"),
+    "a formula of odd halves": (lambda: explorer_of([Formula("mean", ["n"], "y", (2,))]), "an even number"),
+    "a formula of two sizes": (lambda: explorer_of([constant, Formula("difference", ["n", "y"], "v")]), "inputs of one size"),
+    "a formula that does not fill": (lambda: explorer_of([Formula("paper", ["n"], "y", (2,))]), "do not fill the shape"),
     "too few inputs": (lambda: explorer_of([net(nn.Linear(3, 2))]), "takes 3 numbers"),
     "a word as input": (
         lambda: explorer_of([net(nn.Linear(1, 2), inputs=["c"])], {"c": Choice("c", ["a", "b"], "a")}), "takes 1 num"),
@@ -484,6 +503,8 @@ def unpacked(packed: dict, buffer: bytes) -> np.ndarray:
     if "f8" in packed:
         return np.frombuffer(buffer, "<f8", size, packed["f8"]).reshape(packed["rows"], -1)
     low, span, logarithmic = np.frombuffer(buffer, "<f8", 3 * packed["rows"], packed["range"]).reshape(3, -1, 1)
+    if "u1" in packed:
+        return low + span / 255 * np.frombuffer(buffer, "u1", size, packed["u1"]).reshape(packed["rows"], -1)
     steps = np.frombuffer(buffer, "<u2", size, packed["u2"]).reshape(packed["rows"], -1)
     values = low + span / 65534 * steps
     return np.where(steps == 65535, np.nan, np.where(logarithmic, np.exp(np.where(logarithmic, values, 0)), values))
@@ -595,6 +616,42 @@ def network_bounds(at: dict) -> dict[str, tuple[np.ndarray, np.ndarray]]:
                 v, d = layer(torch.tensor(v)).numpy(), lipschitz.get(type(layer).__name__, 1.0) * d
         found[name] = v.reshape(5, 6), d.reshape(5, 6)
     return found
+
+
+def test_weights_in_bytes_are_the_same_for_kernel_and_page():
+    """They are rounded to 255 steps a row where the network is made, so packing them loses nothing; the original stays."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(30, 20), nn.Tanh(), nn.Linear(20, 12), nn.Tanh(), nn.Linear(12, 30)).double()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    small, packer = Network(module, ["ink"], "y", (30,), small=True), Packer()
+    packed = small.pack({}, packer)
+    buffer = b"".join(packer.parts)
+    for layer, spec in zip(small.module, packed["layers"]):
+        if isinstance(layer, nn.Linear):
+            weight = layer.weight.detach().numpy()
+            np.testing.assert_allclose(unpacked(spec["weight"], buffer), weight, rtol=0, atol=1e-14)
+            span = np.ptp(weight, 1)[:, None]
+            original = before[next(name for name, value in module.state_dict().items() if value.shape == weight.shape)].numpy()
+            assert (np.abs(weight - original) <= span / 510 * (1 + 1e-9)).all() and np.abs(weight - original).max() > 0
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+    again = Network(small.module, ["ink"], "y", (30,), small=True)
+    x = tuple(np.linspace(0, 1, 30))
+    np.testing.assert_allclose(again({"ink": x})["y"], small({"ink": x})["y"], rtol=1e-12)
+
+
+def test_formulas_agree_with_torch():
+    draw = np.random.default_rng(0)
+    x, logits, code = (draw.random(12) > 0.5).astype(float), 9 * draw.normal(size=12), draw.normal(size=4)
+    values = {"x": x, "logits": logits, "code": code}
+    find = lambda name, inputs, shape=(): Formula(name, inputs, "y", shape)(values)["y"]
+    q = torch.distributions.Normal(torch.tensor(code[:2]), torch.tensor(code[2:]).exp())
+    prior = torch.distributions.Normal(torch.zeros(2), torch.ones(2))
+    pixels = torch.distributions.Bernoulli(logits=torch.tensor(logits))
+    assert find("rate", ["code"]) == pytest.approx(float(torch.distributions.kl_divergence(q, prior).sum()))
+    assert find("bernoulli", ["x", "logits"]) == pytest.approx(float(pixels.log_prob(torch.tensor(x)).sum()))
+    np.testing.assert_allclose(find("sigmoid", ["logits"], (12,)), pixels.probs, rtol=1e-9)
+    np.testing.assert_allclose(find("mean", ["code"], (2,)), q.mean)
+    np.testing.assert_allclose(find("covariance", ["code"], (2, 2)), torch.diag(q.variance))
 
 
 def test_16_bit_weights_are_good_for_a_thousandth_of_the_range():
@@ -716,6 +773,73 @@ def assert_lies_under(hand: Hand, value, control: Point, right: float, up: float
         part = (at - start) / size
         expected = low * (high / low) ** part if log else low + part * (high - low)
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-3 * (high - low))
+
+
+@browser_test
+def test_the_mouse_draws_and_rubs_out(open_explorer):
+    """Along the pen's way, and nowhere else; what follows from the drawing is what Python says of it."""
+    explorer, hand = made("sketch"), open_explorer("sketch")
+    hand.root.get_by_role("button", name="Clear").click()
+    assert hand.snapshot().params["ink"] == (0,) * 30
+    before = hand.picture()
+    draw_row(hand, 2)
+    drawn = hand.snapshot()
+    ink = np.reshape(drawn.params["ink"], (5, 6))
+    assert (ink[2] == 1).all() and (ink[1] > 0.5).all() and not ink[0, :].any() and not ink[4].any()
+    assert_agrees(drawn, explorer)
+    assert hand.picture() != before
+    assert hand.control("ink")[0].evaluate("one => one.selectedOptions[0].textContent") == "(drawn)"
+    hand.root.get_by_role("button", name="Rubber").click()
+    draw_row(hand, 2)
+    assert not np.any(np.reshape(hand.snapshot().params["ink"], (5, 6))[2])
+    hand.root.get_by_role("button", name="Rubber").click()
+    draw_row(hand, 2, button="right")
+    assert_agrees(hand.snapshot(), explorer)
+    hand.reset()
+    assert hand.snapshot().params == explorer.start
+
+
+def draw_row(hand: Hand, row: int, **options) -> None:
+    """Draws from the left to the right through the middle of a row of the sheet."""
+    box = hand.root.locator(".tb-sheet").bounding_box()
+    y = box["y"] + box["height"] * (row + 0.5) / 5
+    hand.page.mouse.move(box["x"] + 2, y)
+    hand.page.mouse.down(**options)
+    hand.page.mouse.move(box["x"] + box["width"] - 2, y, steps=6)
+    hand.page.mouse.up(**options)
+
+
+@browser_test
+def test_the_keys_draw(open_explorer):
+    explorer, hand = made("sketch"), open_explorer("sketch")
+    sheet = hand.root.locator(".tb-sheet")
+    sheet.press("Delete")
+    assert sum(hand.snapshot().params["ink"]) == 0
+    sheet.press("ArrowRight")
+    assert sum(hand.snapshot().params["ink"]) == 0 and "column 5, row 3" in sheet.get_attribute("aria-label")
+    sheet.press("Shift+ArrowUp")
+    drawn = hand.snapshot()
+    ink = np.reshape(drawn.params["ink"], (5, 6))
+    assert ink[1, 4] == ink[2, 4] == 1 and not ink[:, 0].any()
+    assert_agrees(drawn, explorer)
+    for _ in range(6):
+        sheet.press("ArrowUp")  # it stays on the sheet
+    assert "row 1." in sheet.get_attribute("aria-label")
+    sheet.press("Alt+ArrowDown")
+    assert sum(hand.snapshot().params["ink"]) < sum(drawn.params["ink"])
+    sheet.press(" ")
+    assert_agrees(hand.snapshot(), explorer)
+
+
+@browser_test
+def test_a_drawing_is_reached_by_the_keyboard_and_has_a_name(open_explorer):
+    hand = open_explorer("sketch")
+    names = []
+    for _ in range(5):
+        hand.page.keyboard.press("Tab")
+        names.append(hand.page.evaluate("""() => { const at = document.activeElement;
+            return at.labels?.[0]?.textContent || at.ariaLabel || at.textContent; }"""))
+    assert names[:4] == ["your drawing", "Clear", "Rubber", "Reset"] and names[4].startswith("your drawing: 6 by 5 pixels, 10 inked")
 
 
 @browser_test

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from torch.nn.functional import logsigmoid
 
-from tightbound import Problem, effective_sample_size, laplace, problems
+from tightbound import Problem, effective_sample_size, exact, laplace, problems
 
 
 def quadratic(d: int, seed: int) -> tuple[Problem, float]:
@@ -173,3 +173,93 @@ def test_weights_pass_a_good_fit_and_are_blind_to_a_far_mode(seed):
 def test_weights_catch_ten_dimensions_and_the_ridge(seed):
     assert _ess(problems.eight_schools("non-centred"), seed) < 500
     assert _ess(problems.rosenbrock(), seed) < 2000
+
+
+# Many classes ------------------------------------------------------------------------------------------------
+
+def classes(seed, n=40, d=3, K=4):
+    stream = np.random.default_rng(seed)
+    return torch.tensor(stream.normal(size=(n, d))), torch.tensor(stream.integers(K, size=n))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_softmax_derivatives_are_those_of_autograd(seed):
+    X, y = classes(seed)
+    model = laplace.SoftmaxRegression(X, y, 4, prior_scale=0.7)
+    w = torch.tensor(np.random.default_rng(seed).normal(size=12))
+    torch.testing.assert_close(model.gradient(w), -torch.func.grad(model.log_joint)(w))
+    torch.testing.assert_close(model.hessian(w), -torch.func.hessian(model.log_joint)(w))
+    prior = torch.distributions.Normal(0.0, 0.7).log_prob(w).sum()
+    likelihood = -torch.nn.functional.cross_entropy(X @ w.reshape(4, 3).T, y, reduction="sum")
+    assert float(model.log_joint(w)) == pytest.approx(float(prior + likelihood), rel=1e-6)
+    together = model.log_joint(torch.stack([w, 2 * w]))
+    torch.testing.assert_close(together, torch.stack([model.log_joint(w), model.log_joint(2 * w)]))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_softmax_expansion_is_laplaces_method_on_the_same_log_joint(seed):
+    model = laplace.SoftmaxRegression(*classes(seed), 4, prior_scale=1.5)
+    slow = laplace.approximate(Problem(model.log_joint, model.dim, name="softmax"), num_starts=1)
+    fast = model.expansion()
+    assert fast.decrement() < 1e-9
+    assert fast.log_evidence() == pytest.approx(float(slow.log_evidence), abs=1e-7)
+    torch.testing.assert_close(fast.gaussian().covariance_matrix, slow.q.covariance_matrix, rtol=1e-4, atol=1e-6)
+
+
+def test_softmax_evidence_is_near_the_exact_one():
+    """One input and two classes: an integral over a plane."""
+    stream = np.random.default_rng(0)
+    X = torch.tensor(stream.normal(size=(60, 1)))
+    y = torch.tensor((stream.random(60) < 1 / (1 + np.exp(-X[:, 0].numpy()))).astype(int))
+    model = laplace.SoftmaxRegression(X, y, 2, prior_scale=2.0)
+    truth = exact.quadrature(Problem(model.log_joint, 2, name="softmax"))
+    assert model.expansion().log_evidence() == pytest.approx(float(truth), abs=0.02)
+
+
+def test_softmax_of_two_classes_is_logistic_regression():
+    X, y = classes(5, K=2)
+    w = torch.tensor(np.random.default_rng(5).normal(size=6))
+    model = laplace.SoftmaxRegression(X, y, 2)
+    torch.testing.assert_close(model.log_predict(w, X)[:, 1], logsigmoid(X @ (w[3:] - w[:3])))
+
+
+def test_reliability_by_hand():
+    p = torch.tensor([[0.95, 0.05], [0.93, 0.07], [0.45, 0.55], [1.0, 0.0]])
+    found = laplace.reliability(p, torch.tensor([0, 1, 1, 0]))
+    assert found.count.tolist() == [1, 3]
+    assert found.confidence.tolist() == pytest.approx([0.55, 0.96])
+    assert found.accuracy.tolist() == pytest.approx([1.0, 2 / 3])
+    assert found.error == pytest.approx(0.25 * 0.45 + 0.75 * (0.96 - 2 / 3))
+
+
+@pytest.mark.parametrize("overconfident", [False, True])
+def test_reliability_of_answers_drawn_from_the_probabilities(overconfident):
+    stream = torch.Generator().manual_seed(0)
+    p = torch.softmax(2 * torch.randn(200_000, 5, generator=stream, dtype=torch.float64), -1)
+    y = torch.multinomial(p, 1, generator=stream)[:, 0]
+    said = torch.softmax(2 * p.log(), -1) if overconfident else p
+    found = laplace.reliability(said, y)
+    off = (found.confidence - found.accuracy) * found.count.sqrt() / (found.accuracy * (1 - found.accuracy)).sqrt()
+    if overconfident:
+        assert found.error > 0.1 and (found.confidence > found.accuracy).all()
+    else:
+        assert off.abs().max() < 4 and found.error < 0.005
+
+
+CLASS_MISTAKES = {
+    "classes from one": (lambda X, y: laplace.SoftmaxRegression(X, y + 1, 4), "a class from 0 to 3"),
+    "real classes": (lambda X, y: laplace.SoftmaxRegression(X, y.double(), 4), "a class from 0 to 3"),
+    "too few": (lambda X, y: laplace.SoftmaxRegression(X, y[1:], 4), "each of the 40 rows"),
+    "NaN": (lambda X, y: laplace.SoftmaxRegression(X * math.nan, y, 4), "finite matrix"),
+    "a vector": (lambda X, y: laplace.SoftmaxRegression(X[:, 0], y, 4), "finite matrix"),
+    "scale": (lambda X, y: laplace.SoftmaxRegression(X, y, 4, prior_scale=0.0), "above zero"),
+    "logits": (lambda X, y: laplace.reliability(X, y), "probabilities"),
+    "other classes": (lambda X, y: laplace.reliability(torch.softmax(X, -1), y[1:]), "one class for each"),
+}
+
+
+@pytest.mark.parametrize("case", CLASS_MISTAKES)
+def test_mistakes_with_classes_are_told(case):
+    call, words = CLASS_MISTAKES[case]
+    with pytest.raises(ValueError, match=words):
+        call(*classes(0))

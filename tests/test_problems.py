@@ -12,6 +12,7 @@ from scipy import integrate, stats
 
 from tightbound import Estimate, data, exact
 from tightbound.approximation import log_mean_exp
+from tightbound.data import tables
 from tightbound.problems import (EIGHT_SCHOOLS_SIGMA, EIGHT_SCHOOLS_Y, GaussianMixture, Ising, banana, coin,
                                  eight_schools, energy, funnel, gaussian_mixture, heavy_tail,
                                  linear_regression, logistic_regression, quartic, ring, rosenbrock, two_modes)
@@ -601,8 +602,8 @@ def test_data_are_standardised_and_come_without_a_network(monkeypatch):
         raise OSError("no network in this test")
 
     monkeypatch.setattr(socket, "socket", no_network)
-    data._breast_cancer.cache_clear()
-    data._diabetes.cache_clear()
+    tables._breast_cancer.cache_clear()
+    tables._diabetes.cache_clear()
     for load, shape in [(lambda: data.breast_cancer(None), (569, 31)), (data.diabetes, (442, 11))]:
         X, y, names = load()
         assert X.shape == shape and y.shape == shape[:1] and len(names) == shape[1]

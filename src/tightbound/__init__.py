@@ -5,14 +5,16 @@ The package of the book *Tightening the Bound*. One identity carries it::
     log p(x) = E_q[log p(x, z) - log q(z)] + KL(q(z) || p(z | x))
 """
 
-from tightbound import (device, distributions, divergences, em, exact, families, importance, laplace,
-                        mean_field, perturbation, problems, questions, svi)
+from tightbound import (device, distributions, divergences, em, exact, families, flows, gradients, importance,
+                        laplace, mean_field, perturbation, problems, questions, svi, training, vae,
+                        vae_practice)
 from tightbound.approximation import Approximation, League, effective_sample_size, league
 from tightbound.estimate import Estimate
 from tightbound.problem import DataProblem, Problem
 
 __version__ = "0.1.0"
 
-__all__ = ["Approximation", "DataProblem", "Estimate", "League", "Problem", "device", "distributions", "divergences",
-           "effective_sample_size", "em", "exact", "families", "importance", "laplace", "league",
-           "mean_field", "perturbation", "problems", "questions", "svi"]
+__all__ = ["Approximation", "DataProblem", "Estimate", "League", "Problem", "device", "distributions",
+           "divergences", "effective_sample_size", "em", "exact", "families", "flows", "gradients",
+           "importance", "laplace", "league", "mean_field", "perturbation", "problems", "questions", "svi",
+           "training", "vae", "vae_practice"]

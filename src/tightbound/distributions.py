@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 from torch.distributions import (Distribution, Independent, LowRankMultivariateNormal, MultivariateNormal, Normal,
-                                 constraints)
+                                 constraints, register_kl)
+from torch.nn.functional import softplus
 
 
 def standard_normal(shape, *, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float64,
@@ -49,6 +50,7 @@ class Gaussian(MultivariateNormal):
         return self.loc + offset, _log_standard_normal(eps) - L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     noise_dim = property(lambda self: self.event_shape[0])
+    log_det_covariance = property(lambda self: 2 * self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1))
 
 
 class DiagonalGaussian(Independent):
@@ -75,6 +77,12 @@ class LowRankGaussian(LowRankMultivariateNormal):
     """The normal N(mean, W W' + D), with W (..., d, r) and D diagonal: d (r + 2) numbers in place of d (d + 3) / 2."""
 
     noise_dim = property(lambda self: sum(self.cov_factor.shape[-2:]))
+
+    @property
+    def log_det_covariance(self) -> Tensor:
+        """log det(W W' + D) = log det D + log det(I + W' D^-1 W), a determinant of size r."""
+        inner = self._capacitance_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return self.cov_diag.log().sum(-1) + 2 * inner
 
     def rsample_and_log_prob(self, sample_shape=(), *, generator: torch.Generator | None = None):
         """Samples of shape ``sample_shape + batch_shape + (d,)`` and their log density in nats."""
@@ -182,6 +190,135 @@ def _log_standard_normal(eps: Tensor) -> Tensor:
     return -(eps.square() @ half) - 0.5 * eps.shape[-1] * math.log(2 * math.pi)
 
 
+class PiecewiseConstant(Distribution):
+    """Independent coordinates, each with K steps of its own height: a histogram, as flexible as it has steps::
+
+        u = Phi(z),    q(u) = K a_k  where  k - 1 <= K u < k,    q(z) = K a_k N(z; 0, 1)
+
+    The steps lie between the K-quantiles of N(0, 1) (Phi is its distribution function), so that equal heights are the
+    standard normal itself, and its divergence from there is that of the heights from equal ones::
+
+        KL(q || N(0, I)) = sum_j sum_k a_jk log(K a_jk)        (nats)
+
+    Samples are differentiable in the heights: u = F^-1(v) is linear within a step, v being uniform. That gives the gradient of
+    E_q[f(z)] for continuous f, which log q is not: it jumps between steps. So the log density that comes with samples has the
+    gradient of its mean, sum_k a_k log a_k, known in closed form. The gradient of an ELBO is then right; that of objectives
+    that are not linear in log q, as the importance-weighted bound, is not.
+
+    Args:
+        logits: (..., d, K), log a up to a constant.
+
+    Source: Serban, Ororbia, Pineau & Courville (2017), there on [0, 1] and with a prior whose heights are learned.
+    """
+
+    arg_constraints: dict = {}
+    has_rsample = True
+    support = constraints.real_vector
+
+    def __init__(self, logits: Tensor):
+        self.log_heights = logits.log_softmax(-1)
+        super().__init__(logits.shape[:-2], logits.shape[-2:-1], validate_args=False)
+
+    num_pieces = property(lambda self: self.log_heights.shape[-1])
+    noise_dim = property(lambda self: self.event_shape[0])
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """The mean and the second moment of z, from those of the normal between its quantiles."""
+        levels = torch.linspace(0, 1, self.num_pieces + 1).to(self.log_heights)
+        t = torch.special.ndtri(levels)
+        density = torch.exp(-0.5 * t.square()) / math.sqrt(2 * math.pi)
+        edge = torch.where(torch.isfinite(t), t, 0.0) * density
+        a = self.log_heights.exp() * self.num_pieces
+        return a @ -density.diff(), a @ (levels - edge).diff()
+
+    mean = property(lambda self: self._moments()[0])
+    variance = property(lambda self: self._moments()[1] - self._moments()[0].square())
+
+    def rsample_and_log_prob(self, sample_shape=(), *, generator: torch.Generator | None = None):
+        """Samples of shape ``sample_shape + batch_shape + (d,)`` and their log density in nats, in one pass."""
+        shape = torch.Size(sample_shape) + self.log_heights.shape[:-1]
+        v = torch.rand(shape, generator=generator, dtype=self.log_heights.dtype, device=self.log_heights.device)
+        ends = self.log_heights.exp().cumsum(-1).expand(*shape, -1)                    # F at the end of each step
+        k = (v.unsqueeze(-1) > ends[..., :-1]).sum(-1, keepdim=True)
+        log_height = self.log_heights.expand(*shape, -1).gather(-1, k)
+        within = 1 - (ends.gather(-1, k) - v.unsqueeze(-1)) / log_height.exp()
+        edge = torch.finfo(v.dtype).eps
+        u = ((k + within.clamp(0, 1)) / self.num_pieces).squeeze(-1).clamp(edge, 1 - edge)
+        z = torch.special.ndtri(u)
+        log_q = (log_height.detach().squeeze(-1) + math.log(self.num_pieces)).sum(-1) + _log_standard_normal(z)
+        mean = (self.log_heights.exp() * self.log_heights).sum((-1, -2))
+        return z, log_q + (mean - mean.detach())
+
+    def rsample(self, sample_shape=()):
+        return self.rsample_and_log_prob(sample_shape)[0]
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        shape = torch.broadcast_shapes(z.shape, self.log_heights.shape[:-1])
+        k = (torch.special.ndtr(z) * self.num_pieces).long().clamp(max=self.num_pieces - 1)
+        log_height = self.log_heights.expand(*shape, -1).gather(-1, k.expand(shape).unsqueeze(-1)).squeeze(-1)
+        return (log_height + math.log(self.num_pieces)).sum(-1) + _log_standard_normal(z)
+
+
+class Chain(Distribution):
+    """Several layers of latents laid side by side, each drawn given the one before it::
+
+        z = (z_1, ..., z_L),    q(z) = q(z_1) q(z_2 | z_1) ... q(z_L | z_{L-1})
+
+    Args:
+        first: the distribution of the first layer.
+        links: functions of one layer (..., d_l) that return the distribution of the next, batch shape (...).
+        sizes: d_1, ..., d_L, in the order drawn.
+        backwards: lay the layers down in reverse order: the first that is drawn stands last in z.
+    """
+
+    arg_constraints: dict = {}
+    has_rsample = True
+    support = constraints.real_vector
+
+    def __init__(self, first: Distribution, links, sizes: list[int], *, backwards: bool = False):
+        self.first, self.links, self.sizes, self.backwards = first, list(links), list(sizes), backwards
+        super().__init__(first.batch_shape, torch.Size([sum(sizes)]), validate_args=False)
+
+    def rsample_and_log_prob(self, sample_shape=(), *, generator: torch.Generator | None = None):
+        """Samples of shape ``sample_shape + batch_shape + (d,)`` and their log density in nats, in one pass."""
+        z, total = self.first.rsample_and_log_prob(sample_shape, generator=generator)
+        layers = [z]
+        for link in self.links:
+            z, log_q = link(z).rsample_and_log_prob((), generator=generator)
+            layers, total = [*layers, z], total + log_q
+        return torch.cat(layers[::-1] if self.backwards else layers, -1), total
+
+    def rsample(self, sample_shape=()):
+        return self.rsample_and_log_prob(sample_shape)[0]
+
+    def layers(self, z: Tensor) -> list[Tensor]:
+        """The parts of z (..., d), in the order drawn."""
+        parts = z.split(self.sizes[::-1] if self.backwards else self.sizes, -1)
+        return list(parts[::-1] if self.backwards else parts)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        layers = self.layers(z)
+        return self.first.log_prob(layers[0]) + sum(link(above).log_prob(here)
+                                                   for link, above, here in zip(self.links, layers, layers[1:]))
+
+
+@register_kl(Gaussian, DiagonalGaussian)
+@register_kl(LowRankGaussian, DiagonalGaussian)
+def _kl_to_diagonal(q: Distribution, p: DiagonalGaussian) -> Tensor:
+    """1/2 [ sum_j (Sigma_jj + (mu_j - m_j)^2) / s_j^2 - d + sum_j log s_j^2 - log det Sigma ]"""
+    distance = (q.variance + (q.loc - p.loc).square()) / p.variance - 1 + p.variance.log()
+    return 0.5 * (distance.sum(-1) - q.log_det_covariance)
+
+
+@register_kl(PiecewiseConstant, DiagonalGaussian)
+def _kl_of_steps(q: PiecewiseConstant, p: DiagonalGaussian) -> Tensor:
+    """Against N(0, I) that of the heights; against another normal, that and the mean difference of the two log normals."""
+    of_heights = (q.log_heights.exp() * (q.log_heights + math.log(q.num_pieces))).sum((-1, -2))
+    mean, square = q._moments()
+    moved = (square - 2 * p.loc * mean + p.loc.square()) / p.variance - square + p.variance.log()
+    return of_heights + 0.5 * moved.sum(-1)
+
+
 class StudentT(Distribution):
     """The multivariate Student t of `df` degrees of freedom: a Gaussian whose scale is itself random::
 
@@ -238,6 +375,47 @@ class StudentT(Distribution):
         df, d = self.df, len(self.loc)
         constant = math.lgamma((df + d) / 2) - math.lgamma(df / 2) - d / 2 * math.log(df * math.pi)
         return constant - self.scale_tril.diagonal().log().sum() - (df + d) / 2 * torch.log1p(distance / df)
+
+
+class BernoulliVector(Distribution):
+    """Independent bits b_i, on with probability sigmoid(a_i)::
+
+        log q(b) = sum_i b_i a_i - log(1 + exp(a_i))        (nats)
+
+    The formula is also defined between the bits, which relaxations of them ask for.
+
+    Args:
+        logits: a, (..., d).
+
+    Raises:
+        ValueError: for logits without an axis.
+    """
+
+    arg_constraints: dict = {}
+    has_enumerate_support = False
+    support = constraints.independent(constraints.boolean, 1)
+
+    def __init__(self, logits: Tensor):
+        if not isinstance(logits, Tensor) or logits.ndim == 0:
+            raise ValueError(f"logits must be a tensor (..., d), one a bit, got {logits!r}")
+        self.logits = logits
+        super().__init__(logits.shape[:-1], logits.shape[-1:], validate_args=False)
+
+    mean = property(lambda self: torch.sigmoid(self.logits))
+    variance = property(lambda self: torch.sigmoid(self.logits) * torch.sigmoid(-self.logits))
+
+    def sample(self, sample_shape=(), *, generator: torch.Generator | None = None) -> Tensor:
+        """Bits of shape ``sample_shape + (..., d)``, as floating-point zeros and ones."""
+        u = torch.rand(torch.Size(sample_shape) + self.logits.shape, generator=generator, dtype=self.logits.dtype,
+                       device=self.logits.device)
+        return (u < self.mean).to(self.logits.dtype)
+
+    def log_prob(self, b: Tensor) -> Tensor:
+        return (b * self.logits - softplus(self.logits)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """In nats, (...)."""
+        return (softplus(self.logits) - self.mean * self.logits).sum(-1)
 
 
 class Particles(Distribution):

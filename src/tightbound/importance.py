@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 
 import torch
@@ -382,16 +382,12 @@ def anneal(problem: Problem, *, proposal: Distribution | None = None, num_sample
     stream = generator(seed, problem.device)
     with torch.no_grad():
         z, _ = _samples(problem, proposal, num_samples, stream)
-    path, scale = _Path(problem, proposal), step_size * _scale(proposal, z)
-    log_weights, history, acceptance, b = z.new_zeros(num_samples), [], [], 0.0
-    here = path(z)
-    for t in range(1, num_temperatures + 1):
-        b, step = (t / num_temperatures) ** 2, (t / num_temperatures) ** 2 - b
-        log_weights = log_weights + step * (here.log_joint - here.log_q)
+    path, scale = Path(problem.value_and_gradient, proposal), step_size * _scale(proposal, z)
+    history, acceptance = [], []
+    for log_weights, here, accepted in journey(path, z, num_temperatures, num_leapfrog, lambda *_: scale, stream):
         history.append(float(log_mean_exp(log_weights)))
-        if t < num_temperatures:  # the last move would change no weight
-            here, accepted = _hamiltonian(path, here, b, scale, num_leapfrog, stream)
-            acceptance.append(float(accepted))
+        if accepted is not None:
+            acceptance.append(float(accepted.double().mean()))
     if log_weights.max() == -math.inf:
         raise ImportanceError(f"every weight of {problem.name!r} is zero: give a proposal inside its support")
     _checked(log_weights)
@@ -404,14 +400,35 @@ def anneal(problem: Problem, *, proposal: Distribution | None = None, num_sample
                           "acceptance": torch.tensor(acceptance, dtype=torch.float64), "proposal": proposal})
 
 
-class _Path:
+def journey(path: Path, z: Tensor, num_temperatures: int, num_leapfrog: int, step_size: Callable[..., Tensor],
+            stream: torch.Generator) -> Iterator[tuple[Tensor, _Here, Tensor | None]]:
+    """The chains of annealed importance sampling, started at draws z (..., d) of the proposal, one temperature after the other.
+
+    Args:
+        step_size: ``step_size(t, accepted)`` gives the leapfrog's steps at temperature t, (d,) or (..., d), knowing which moves
+            were accepted at the one before (None at first).
+
+    Yields:
+        Log weights (...), where the chains are, and which moves were accepted (None at the last temperature).
+    """
+    log_weights, b, accepted = z.new_zeros(z.shape[:-1]), 0.0, None
+    here = path(z)
+    for t in range(1, num_temperatures + 1):
+        b, step = (t / num_temperatures) ** 2, (t / num_temperatures) ** 2 - b
+        log_weights = log_weights + step * (here.log_joint - here.log_q)
+        if t < num_temperatures:  # the last move would change no weight
+            here, accepted = _hamiltonian(path, here, b, step_size(t, accepted), num_leapfrog, stream)
+        yield log_weights, here, accepted if t < num_temperatures else None
+
+
+class Path:
     """Log joint and log proposal at z, with their gradients: all that a chain needs to know of a point."""
 
-    def __init__(self, problem: Problem, proposal: Distribution):
-        self.problem, self.proposal = problem, proposal
+    def __init__(self, value_and_gradient: Callable[[Tensor], tuple[Tensor, Tensor]], proposal: Distribution):
+        self.value_and_gradient, self.proposal = value_and_gradient, proposal
 
     def __call__(self, z: Tensor) -> _Here:
-        log_joint, joint_gradient = self.problem.value_and_gradient(z)
+        log_joint, joint_gradient = self.value_and_gradient(z)
         z = z.detach().requires_grad_(True)
         with torch.enable_grad():
             log_q = self.proposal.log_prob(z)
@@ -436,7 +453,7 @@ class _Here:
     def where(self, accepted: Tensor, other: _Here) -> _Here:
         """`other` where accepted, else self."""
         pairs = [(getattr(other, name.name), getattr(self, name.name)) for name in fields(self)]
-        return _Here(*(torch.where(accepted.unsqueeze(-1) if new.ndim > 1 else accepted, new, old) for new, old in pairs))
+        return _Here(*(torch.where(accepted.unsqueeze(-1) if new.ndim > accepted.ndim else accepted, new, old) for new, old in pairs))
 
 
 def _scale(proposal: Distribution, z: Tensor) -> Tensor:
@@ -448,9 +465,9 @@ def _scale(proposal: Distribution, z: Tensor) -> Tensor:
     return torch.where(torch.isfinite(scale), scale, z.std(0)).expand(z.shape[-1])
 
 
-def _hamiltonian(path: _Path, here: _Here, b: float, step: Tensor, num_leapfrog: int,
+def _hamiltonian(path: Path, here: _Here, b: float, step: Tensor, num_leapfrog: int,
                  stream: torch.Generator) -> tuple[_Here, Tensor]:
-    """One step of Hamiltonian Monte Carlo on f_b for every sample: leapfrog, then accept or stay; and the rate accepted."""
+    """One step of Hamiltonian Monte Carlo on f_b for every sample: leapfrog, then accept or stay; and which were accepted."""
     momentum = torch.randn(here.z.shape, generator=stream, dtype=here.z.dtype, device=here.z.device)
     there, end = here, momentum
     for _ in range(num_leapfrog):
@@ -461,4 +478,4 @@ def _hamiltonian(path: _Path, here: _Here, b: float, step: Tensor, num_leapfrog:
     change = there.log_f(b) - here.log_f(b) - 0.5 * (end.square() - momentum.square()).sum(-1)
     level = torch.rand(change.shape, generator=stream, dtype=change.dtype, device=change.device).log()
     accepted = level < change  # false for a NaN, where the dynamics ran away
-    return here.where(accepted, there), accepted.double().mean()
+    return here.where(accepted, there), accepted

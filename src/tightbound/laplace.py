@@ -222,3 +222,113 @@ def _distance(z: Tensor, other: Expansion) -> float:
     """Mahalanobis distance of z from another mode, in standard deviations of its Gaussian."""
     offset = z - other.at
     return math.sqrt(max(float(offset @ other.hessian @ offset), 0.0))
+
+
+# Many classes, and how far to trust what a classifier says --------------------------------------------------
+
+class SoftmaxRegression:
+    """Logistic regression with K classes, each with its own weights, all under one Gaussian prior::
+
+        p(y = k | x, w) = exp(w_k'x) / sum_j exp(w_j'x),      w_k ~ N(0, s^2 I)
+
+        J = sum_n (p_n - e_{y_n}) ⊗ x_n + w / s^2
+        H = sum_n (diag p_n - p_n p_n') ⊗ x_n x_n' + I / s^2
+
+    The log joint is concave, so it has one mode. H has a closed form, so hundreds of weights are no hardship.
+
+    Args:
+        X: (n, d), a row for each datum.
+        y: classes 0 to K - 1, (n,).
+        num_classes: K.
+        prior_scale: s.
+
+    Raises:
+        ValueError: for data that are not finite or of other shapes, classes out of range, or a scale not above zero.
+    """
+
+    def __init__(self, X: Tensor, y: Tensor, num_classes: int, prior_scale: float = 1.0):
+        self.X, y = torch.as_tensor(X, dtype=torch.float64), torch.as_tensor(y)
+        if self.X.ndim != 2 or 0 in self.X.shape or not bool(torch.isfinite(self.X).all()):
+            raise ValueError(f"X must be a finite matrix (n, d), a row for each datum, got shape {tuple(self.X.shape)}")
+        if y.shape != self.X.shape[:1] or y.is_floating_point() or not 0 <= int(y.min()) <= int(y.max()) < num_classes:
+            raise ValueError(f"y must hold a class from 0 to {num_classes - 1} for each of the {len(self.X)} rows of X")
+        if not (math.isfinite(prior_scale) and prior_scale > 0):
+            raise ValueError(f"prior_scale must be a finite number above zero, got {prior_scale!r}")
+        self.targets = torch.nn.functional.one_hot(y.long(), num_classes).double()
+        self.prior_scale, self.dim = float(prior_scale), num_classes * self.X.shape[1]
+
+    def log_predict(self, w: Tensor, X: Tensor) -> Tensor:
+        """log p(y | x, w): weights (..., K d), inputs (m, d) -> (..., m, K), in nats."""
+        weights = w.unflatten(-1, (self.targets.shape[1], -1))
+        return torch.log_softmax(X @ weights.mT, -1)
+
+    def log_joint(self, w: Tensor) -> Tensor:
+        """log p(y, w | X): (..., K d) -> (...), in nats."""
+        log_prior = -0.5 * (w / self.prior_scale).square() - math.log(self.prior_scale * math.sqrt(2 * math.pi))
+        return (self.targets * self.log_predict(w, self.X)).sum((-2, -1)) + log_prior.sum(-1)
+
+    def gradient(self, w: Tensor) -> Tensor:
+        """J, the gradient of the energy -log p(y, w | X): (K d,) -> (K d,)."""
+        p = self.log_predict(w, self.X).exp()
+        return ((p - self.targets).T @ self.X).flatten() + w / self.prior_scale**2
+
+    def hessian(self, w: Tensor) -> Tensor:
+        """H, the Hessian of the energy: (K d,) -> (K d, K d)."""
+        p = self.log_predict(w, self.X).exp()
+        classes = torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)  # (n, K, K)
+        inputs = self.X.unsqueeze(-1) * self.X.unsqueeze(-2)  # (n, d, d)
+        products = classes.flatten(1).T @ inputs.flatten(1)
+        blocks = products.reshape(*classes.shape[1:], *inputs.shape[1:]).transpose(1, 2)
+        return blocks.reshape(self.dim, self.dim) + torch.eye(self.dim, dtype=w.dtype) / self.prior_scale**2
+
+    def expansion(self) -> Expansion:
+        """The `Expansion` at the mode, which L-BFGS climbs to."""
+        def energy(w: np.ndarray) -> tuple[float, np.ndarray]:
+            w = torch.from_numpy(w)
+            return -float(self.log_joint(w)), self.gradient(w).numpy()
+
+        found = minimize(energy, np.zeros(self.dim), jac=True, method="L-BFGS-B",
+                         options={"maxiter": 5_000, "maxfun": 10_000, "gtol": 1e-6, "ftol": 0.0})
+        at = torch.from_numpy(found.x)
+        return Expansion(at, -self.log_joint(at), self.gradient(at), self.hessian(at))
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """What a classifier says, beside how often it is right, in bins of equal width of what it says.
+
+    Attributes:
+        confidence: the mean probability that it gave to its guess, in each bin that holds a prediction (bins,).
+        accuracy: the share of right guesses there (bins,).
+        count: the number of predictions there (bins,).
+    """
+
+    confidence: Tensor
+    accuracy: Tensor
+    count: Tensor
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error, sum_b count_b |accuracy_b - confidence_b| / sum_b count_b."""
+        return float(self.count / self.count.sum() @ (self.accuracy - self.confidence).abs())
+
+
+def reliability(p: Tensor, y: Tensor, num_bins: int = 10) -> Reliability:
+    """The `Reliability` of predicted probabilities p (n, K), where the classes y (n,) came true.
+
+    Raises:
+        ValueError: for rows of p that are no probabilities, or another number of classes y.
+
+    Source: Guo, Pleiss, Sun & Weinberger (2017).
+    """
+    p, y = torch.as_tensor(p, dtype=torch.float64), torch.as_tensor(y)
+    if p.ndim != 2 or not bool(((p >= 0).all() & ((p.sum(-1) - 1).abs() < 1e-4).all())):
+        raise ValueError("p must hold probabilities (n, K), each row of which sums to one")
+    if y.shape != p.shape[:1]:
+        raise ValueError(f"y must hold one class for each of the {len(p)} rows of p, got shape {tuple(y.shape)}")
+    confidence, guess = p.max(-1)
+    bins = (confidence * num_bins).long().clamp(max=num_bins - 1)
+    sums = torch.zeros(3, num_bins, dtype=torch.float64)
+    sums.index_add_(1, bins, torch.stack([confidence, (guess == y).double(), torch.ones_like(confidence)]))
+    said, right, count = sums[:, sums[2] > 0]
+    return Reliability(said / count, right / count, count)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 
@@ -145,4 +145,52 @@ class Point:
                 "names": self.names}
 
 
-Control = Slider | Choice | Toggle | Point
+@dataclass(frozen=True)
+class Drawing:
+    """A small picture that a hand draws, with a mouse, a finger or the keys; its value is its pixels, row by row from the
+    top, from 0 (paper) to 1 (ink).
+
+    A page computes what follows from it by `Network` and `Formula` alone. Its stops are pictures to start from.
+
+    Args:
+        label: what a screen reader says.
+        shape: (rows, columns).
+        pictures: name -> pixels, (rows, columns) or in one row; two or more. They are rounded to hundredths.
+        start: the name of the one to begin with.
+        axes, extent: where it lies in the figure: which axes, and (x0, x1, y0, y1) in them.
+
+    Raises:
+        ValueError: for pictures of another size or outside [0, 1], fewer than two, or a start that is none of them.
+    """
+
+    label: str
+    shape: tuple[int, int]
+    pictures: Mapping[str, Sequence[float]]
+    start: str
+    extent: Sequence[float]
+    axes: int = 0
+
+    def __post_init__(self):
+        _labelled(self.label)
+        if len(self.pictures) < 2 or self.start not in self.pictures:
+            raise ValueError(f"{self.label!r} needs two or more pictures, its start among them, got {list(self.pictures)} and "
+                             f"{self.start!r}")
+        found = {}
+        for name, picture in self.pictures.items():
+            pixels = np.asarray(picture, dtype=float).reshape(-1).round(2)
+            if len(pixels) != self.size or not ((0 <= pixels) & (pixels <= 1)).all():
+                raise ValueError(f"the picture {name!r} of {self.label!r} must hold {self.shape[0]} x {self.shape[1]} pixels "
+                                 "between 0 and 1")
+            found[name] = tuple(int(v) if v == int(v) else v for v in pixels.tolist())
+        object.__setattr__(self, "pictures", found)
+
+    size = property(lambda self: self.shape[0] * self.shape[1])
+    value = property(lambda self: self.pictures[self.start])
+    values = property(lambda self: list(self.pictures.values()))
+
+    def spec(self) -> dict:
+        return {"type": "drawing", "label": self.label, "shape": self.shape, "stops": list(self.pictures),
+                "pictures": self.pictures, "value": self.value, "extent": self.extent, "axes": self.axes}
+
+
+Control = Slider | Choice | Toggle | Point | Drawing

@@ -213,6 +213,88 @@ const MAKERS = {
       handle.style.top = `${100 * (1 - toFraction(axes(), 1, y))}%`;
     } };
   },
+  drawing({ name, control, panel, stage, ask, params, axes: all }) {
+    const [rows, columns] = control.shape;
+    const choose = make("select"); // pictures to start from, and a word for what no picture is
+    for (const picture of ["", ...control.stops]) choose.add(new Option(picture || "(drawn)", picture));
+    choose.options[0].hidden = true;
+    const box = labelled(panel, control.label, choose);
+    choose.addEventListener("change", () => ask({ [name]: control.pictures[choose.value] }));
+    const button = (text, act) => {
+      const made = box.appendChild(make("button", "", text));
+      made.type = "button";
+      made.addEventListener("click", act);
+      return made;
+    };
+    button("Clear", () => ask({ [name]: Array(rows * columns).fill(0) }));
+    let rubbing = false;
+    const rubber = button("Rubber", () => hold(!rubbing));
+    const hold = (rub) => { rubbing = rub; rubber.setAttribute("aria-pressed", String(rub)); };
+    hold(false);
+
+    const sheet = stage.appendChild(make("div", "tb-sheet"));
+    const pen = sheet.appendChild(make("div", "tb-pen"));
+    let at = [columns / 2, rows / 2]; // in pixels, from the left and from above
+    const words = () => `${control.label}: ${columns} by ${rows} pixels, ${params()[name].filter((v) => v >= 0.5).length} inked, `
+      + `pen at column ${Math.floor(at[0]) + 1}, row ${Math.floor(at[1]) + 1}. Arrow keys move the pen, with Shift they draw, `
+      + "with Alt they rub out; Delete clears.";
+    Object.assign(sheet, { tabIndex: 0, title: `draw: ${control.label}` });
+    sheet.setAttribute("role", "application");
+    const stroke = (from, to, rub) => { // along a straight line: full ink within a pixel of it, none beyond two
+      const [dx, dy] = [to[0] - from[0], to[1] - from[1]], square = dx * dx + dy * dy;
+      ask({ [name]: params()[name].map((old, i) => {
+        const [x, y] = [(i % columns) + 0.5 - from[0], Math.floor(i / columns) + 0.5 - from[1]];
+        const t = square ? Math.min(Math.max((x * dx + y * dy) / square, 0), 1) : 0;
+        const ink = Math.min(Math.max(2 - Math.hypot(x - t * dx, y - t * dy), 0), 1);
+        return Math.round(100 * (rub ? Math.min(old, 1 - ink) : Math.max(old, ink))) / 100;
+      }) });
+    };
+    const move = (to) => {
+      at = [Math.min(Math.max(to[0], 0), columns - 0.01), Math.min(Math.max(to[1], 0), rows - 0.01)];
+      pen.style.left = `${(100 * at[0]) / columns}%`;
+      pen.style.top = `${(100 * at[1]) / rows}%`;
+      sheet.setAttribute("aria-label", words());
+    };
+    const under = (event) => {
+      const place = sheet.getBoundingClientRect();
+      return [((event.clientX - place.left) / place.width) * columns, ((event.clientY - place.top) / place.height) * rows];
+    };
+    sheet.addEventListener("pointerdown", (event) => {
+      sheet.setPointerCapture(event.pointerId);
+      event.preventDefault();
+      sheet.focus({ preventScroll: true });
+      move(under(event));
+      stroke(at, at, rubbing || event.button === 2);
+    });
+    sheet.addEventListener("pointermove", (event) => {
+      if (!sheet.hasPointerCapture(event.pointerId)) return;
+      const from = at;
+      move(under(event));
+      stroke(from, at, rubbing || (event.buttons & 2) > 0);
+    });
+    sheet.addEventListener("contextmenu", (event) => event.preventDefault());
+    const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    sheet.addEventListener("keydown", (event) => {
+      const step = STEPS[event.key];
+      if (step) {
+        const from = at;
+        move([at[0] + step[0], at[1] + step[1]]);
+        if (event.shiftKey || event.altKey) stroke(from, at, event.altKey);
+      } else if (event.key === " ") stroke(at, at, rubbing);
+      else if (event.key === "Delete" || event.key === "Backspace") ask({ [name]: Array(rows * columns).fill(0) });
+      else return;
+      event.preventDefault();
+    });
+    return { show(values) {
+      const axes = all()[control.axes], [x0, x1, y0, y1] = control.extent;
+      const left = toFraction(axes, 0, x0), bottom = toFraction(axes, 1, y0);
+      Object.assign(sheet.style, { left: `${100 * left}%`, bottom: `${100 * bottom}%`,
+        width: `${100 * (toFraction(axes, 0, x1) - left)}%`, height: `${100 * (toFraction(axes, 1, y1) - bottom)}%` });
+      const text = String(values[name]);
+      choose.value = control.stops.find((picture) => String(control.pictures[picture]) === text) ?? "";
+      move(at);
+    } };
+  },
 };
 
 function legend(spec) {
@@ -420,7 +502,8 @@ function sixDigits(number) { // as Python's .6g
 class StaticModel {
   constructor(spec, buffer) {
     this.state = { spec, params: Object.fromEntries(Object.entries(spec.controls).map(([k, c]) => [k, c.value])) };
-    this.functions = spec.functions.map((f) => (f.type === "network" ? network(f, buffer) : lattice(f, spec.controls, buffer)));
+    const makers = { network, formula, lattice };
+    this.functions = spec.functions.map((f) => makers[f.type](f, buffer, spec.controls));
     this.listeners = {};
     this.state.frame = this.answer();
   }
@@ -432,11 +515,13 @@ class StaticModel {
     for (const callback of this.listeners["change:frame"] ?? []) callback();
   }
   answer() {
-    return { at: this.state.params, arrays: Object.assign({}, ...this.functions.map((f) => f(this.state.params))) };
+    const arrays = {}; // of the functions so far: networks and formulas may take them
+    for (const answer of this.functions) Object.assign(arrays, answer(this.state.params, arrays));
+    return { at: this.state.params, arrays };
   }
 }
 
-// A packed array: row(i) reads one row, either plain or as 16-bit steps between the row's ends, or between the
+// A packed array: row(i) reads one row, either plain or as 8-bit or 16-bit steps between the row's ends, or between the
 // logarithms of its ends.
 function unpack(packed, buffer) {
   const { rows, columns } = packed;
@@ -444,9 +529,11 @@ function unpack(packed, buffer) {
     const all = new Float64Array(buffer, packed.f8, rows * columns);
     return (i, into, weight) => { for (let j = 0; j < columns; j++) into[j] += weight * all[i * columns + j]; };
   }
-  const ends = new Float64Array(buffer, packed.range, 3 * rows), steps = new Uint16Array(buffer, packed.u2, rows * columns);
+  const ends = new Float64Array(buffer, packed.range, 3 * rows);
+  const [steps, most] = "u1" in packed ? [new Uint8Array(buffer, packed.u1, rows * columns), 255]
+    : [new Uint16Array(buffer, packed.u2, rows * columns), 65534];
   return (i, into, weight) => {
-    const low = ends[i], scale = ends[rows + i] / 65534, logarithmic = ends[2 * rows + i];
+    const low = ends[i], scale = ends[rows + i] / most, logarithmic = ends[2 * rows + i];
     for (let j = 0; j < columns; j++) {
       const step = steps[i * columns + j];
       const value = step === 65535 ? NaN : low + scale * step;
@@ -456,7 +543,7 @@ function unpack(packed, buffer) {
 }
 
 // Multilinear interpolation between the stops around the controls' values; exact at every stop.
-function lattice({ inputs, outputs }, controls, buffer) {
+function lattice({ inputs, outputs }, buffer, controls) {
   const axes = inputs.flatMap((name) => controls[name].type === "point"
     ? [[name, controls[name].x, 0], [name, controls[name].y, 1]] : [[name, controls[name].stops, null]]);
   const tables = Object.entries(outputs).map(([name, packed]) => [name, packed.shape, packed.columns, unpack(packed, buffer)]);
@@ -491,12 +578,32 @@ function network({ inputs, output, shape, layers }, buffer) {
   };
   const steps = layers.map((layer) => layer.activation ? { activate: ACTIVATIONS[layer.activation] }
     : { weight: read(layer.weight), bias: read(layer.bias) });
-  return (params) => {
-    let v = Float64Array.from(inputs.flatMap((name) => params[name]));
+  return (params, arrays) => {
+    let v = Float64Array.from(inputs.flatMap((name) => numbers(name, params, arrays)));
     for (const { activate, weight, bias } of steps)
       v = activate ? v.map(activate) : Float64Array.from(weight, (row, i) => row.reduce((sum, w, j) => sum + w * v[j], bias[i][0]));
     return { [output]: { shape, data: v } };
   };
+}
+
+const numbers = (name, params, arrays) => (name in arrays ? [...arrays[name].data] : params[name]);
+
+const half = (code, i) => code.slice((i * code.length) / 2, ((i + 1) * code.length) / 2);
+const total = (values) => values.reduce((sum, v) => sum + v, 0);
+const FORMULAS = { // as in tightbound.explore.lattice
+  paper: (v) => v.map((one) => 1 - one),
+  binary: (v) => v.map((one) => Number(one >= 0.5)),
+  sigmoid: (v) => v.map(ACTIVATIONS.sigmoid),
+  mean: (code) => half(code, 0),
+  covariance: (code) => half(code, 1).flatMap((s, i, all) => all.map((_, j) => (i === j ? Math.exp(2 * s) : 0))),
+  rate: (code) => total(half(code, 1).map((s, i) => 0.5 * (code[i] ** 2 + Math.exp(2 * s) - 1 - 2 * s))),
+  bernoulli: (x, logits) => total(x.map((v, i) => v * logits[i] - Math.max(logits[i], 0) - Math.log1p(Math.exp(-Math.abs(logits[i]))))),
+  difference: (a, b) => a.map((v, i) => v - b[i]),
+};
+
+function formula({ formula: name, inputs, output, shape }) {
+  return (params, arrays) => ({ [output]: { shape,
+    data: Float64Array.from([FORMULAS[name](...inputs.map((input) => [numbers(input, params, arrays)].flat()))].flat()) } });
 }
 
 async function boot(id) {

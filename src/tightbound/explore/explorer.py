@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tightbound import figures
-from tightbound.explore.controls import Choice, Control, Point, Toggle
+from tightbound.explore.controls import Choice, Control, Drawing, Point, Toggle
 from tightbound.explore.lattice import Function, Packer
 from tightbound.explore.marks import Mark, Text, fill
 
@@ -30,7 +30,8 @@ class Explorer:
 
     Args:
         functions: functions from controls to named arrays. A parameter of a function is the name of a control; a function
-            is called again only when one of its own controls moves. A `Network` is such a function too.
+            is called again only when one of its own controls moves. A `Network` or a `Formula` is such a function too, and
+            may take what functions before it return.
         controls: the controls by name.
         figure: a function that returns the matplotlib figure behind the marks: axes, labels, and what never moves. Its
             parameters may name drop-downs and toggles; the page then holds one background for each of their values.
@@ -58,13 +59,16 @@ class Explorer:
         self._check()
 
     def _check(self) -> None:
-        for function in [*self.functions, self._figure]:
-            function.check(self.controls)
+        earlier: dict[str, np.ndarray] = {}
+        for function in self.functions:
+            function.check(self.controls, earlier)
+            earlier.update(function({**self.start, **earlier}))
+        self._figure.check(self.controls)
         for name in self._figure.inputs:
             if not isinstance(self.controls[name], (Choice, Toggle)):
                 raise ValueError(f"the figure may depend on drop-downs and toggles, but {name!r} is neither")
         first = self.frame()
-        arrays = [name for function in self.functions for name in function(self.start)]
+        arrays = [name for function in self.functions for name in function(first)]
         if repeated := sorted(name for name in first if [*arrays, *self.controls].count(name) > 1):
             raise ValueError(f"{repeated} name more than one array or control: give each its own name")
         for mark in self.marks:
@@ -86,7 +90,7 @@ class Explorer:
         at = {**self.start, **values}
         found: dict[str, object] = dict(at)
         for function in self.functions:
-            found.update(function(at))
+            found.update(function(found))
         return found
 
     @cached_property
@@ -109,7 +113,7 @@ class Explorer:
 
     def _drawn(self, at: Mapping[str, object]):
         fig = self._figure.compute(*(at[name] for name in self._figure.inputs))
-        for thing in [*self.marks, *(control for control in self.controls.values() if isinstance(control, Point))]:
+        for thing in [*self.marks, *(control for control in self.controls.values() if isinstance(control, (Point, Drawing)))]:
             if not 0 <= thing.axes < len(fig.axes):
                 raise ValueError(f"{thing.label or type(thing).__name__!r} lives in axes {thing.axes}, but the figure has "
                                  f"only {len(fig.axes)}, counted from 0")

@@ -1,4 +1,4 @@
-"""Real data for the problems: the sets that scikit-learn ships, so that nothing is downloaded."""
+"""Real data for the problems: the tables that scikit-learn ships, and the Nile."""
 
 from __future__ import annotations
 
@@ -142,45 +142,3 @@ def nile() -> tuple[Tensor, Tensor]:
     Source: Cobb (1978); Durbin & Koopman (2012), the standard example of a level that wanders.
     """
     return torch.arange(1871, 1971, dtype=torch.float64), torch.tensor(NILE, dtype=torch.float64)
-
-
-class Corpus(NamedTuple):
-    """Documents as bags of words: counts (documents, words), the vocabulary, and the documents' titles."""
-
-    counts: Tensor
-    vocabulary: list[str]
-    titles: list[str]
-
-
-@lru_cache
-def python_help(least_documents: int = 3, least_words: int = 40, passage: int | None = None) -> Corpus:
-    """Python's own help texts, `pydoc_data.topics`: some eighty documents that every Python brings along.
-
-    Words are runs of at least three letters, in lower case, without English stop words. The texts differ a little from one
-    release of Python to the next.
-
-    Args:
-        least_documents: leave out words that stand in fewer texts.
-        least_words: leave out documents with fewer words.
-        passage: cut every text into passages of so many words, counted without stop words, each a document of its own.
-
-    Raises:
-        ValueError: for a passage of less than a word.
-    """
-    from pydoc_data.topics import topics
-
-    from sklearn.feature_extraction.text import CountVectorizer
-
-    vectorizer = CountVectorizer(token_pattern=r"[a-z]{3,}", stop_words="english", min_df=least_documents)
-    vectorizer.fit(topics.values())
-    texts = list(topics.items())
-    if passage is not None:
-        if isinstance(passage, bool) or not isinstance(passage, int) or passage < 1:
-            raise ValueError(f"passage must be a number of words, at least 1, got {passage!r}")
-        words = [(title, vectorizer.build_analyzer()(text)) for title, text in texts]
-        texts = [(title, " ".join(text[first:first + passage]))
-                 for title, text in words for first in range(0, len(text), passage)]
-    counts = torch.tensor(vectorizer.transform([text for _, text in texts]).toarray(), dtype=torch.float64)
-    long = counts.sum(1) >= least_words
-    titles = [title for (title, _), keep in zip(texts, long.tolist()) if keep]
-    return Corpus(counts[long], list(vectorizer.get_feature_names_out()), titles)
