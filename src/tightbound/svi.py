@@ -44,6 +44,7 @@ LOOKS = 20         # between two tests whether q still drifts
 STATIONARY = 1.1   # R-hat below which it does not
 PAIRED = 2_000     # samples on which two members of a family are compared
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # of Adam
+DOCUMENTS = 32     # at once
 LONGEST = 0.5      # standard deviations that q moves in one natural step
 UNROLLED = 5       # steps in one compiled graph
 
@@ -549,18 +550,20 @@ def completion(observed: Tensor, hidden: Tensor, words: Tensor, *, concentration
 
     Source: Hoffman et al. (2013), section 4; Wallach, Murray, Salakhutdinov & Mimno (2009).
     """
-    gamma = _local(observed, exp_expected_log(words), concentration)
+    present = observed.sum(0) > 0
+    gamma = _local(observed[:, present], exp_expected_log(words)[..., present], concentration)
     shares, topics = (v / v.sum(-1, keepdim=True) for v in (gamma, words))
     return torch.special.xlogy(hidden, shares @ topics).sum((-2, -1)) / hidden.sum()
 
 
 def _added(C: Tensor, words: Tensor, alpha: float) -> Tensor:
     """sum_d C_dv q(topic k | word v of d): what these documents (b, V) add to the topics, (..., K, V)."""
-    present = C.sum(0) > 0      # most words stand in none of a few documents
-    C, B = C[:, present], exp_expected_log(words)[..., present]
-    T = exp_expected_log(_local(C, B, alpha))
-    found = torch.zeros_like(words)
-    found[..., present] = B * (T.mT @ (C / (T @ B)))
+    found, B = torch.zeros_like(words), exp_expected_log(words)
+    for part in C.split(DOCUMENTS):
+        present = part.sum(0) > 0      # most words stand in none of a few documents
+        part, here = part[:, present], B[..., present]
+        T = exp_expected_log(_local(part, here, alpha))
+        found[..., present] += here * (T.mT @ (part / (T @ here)))
     return found
 
 

@@ -70,9 +70,9 @@ def steps() -> Explorer:
         left.set_yticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
         left.minorticks_off()
         left.plot(best.q.mean[0], best.q.mean[1].exp(), "x", color=figures.colour("truth"), ms=9, mew=2)
-        right.set(xlim=(0, T), ylim=(-37, -31), xlabel="steps", ylabel="nats")
+        right.set(xlim=(0, T), ylim=(-37, -30.7), xlabel="steps", ylabel="nats")
         right.axhline(float(problem.log_evidence), **figures.line("truth"))
-        right.text(T, float(problem.log_evidence) - 0.08, "log p(x)", ha="right", va="top", color=figures.colour("truth"))
+        right.text(T, float(problem.log_evidence) + 0.08, "log p(x)", ha="right", va="bottom", color=figures.colour("truth"))
         return fig
 
     return Explorer(
@@ -144,7 +144,7 @@ def rates() -> Explorer:
 
     def figure():
         fig, (left, right) = figures.subplots(1, 2, figsize=(7.4, 3.4))
-        left.set(xlim=(p[0], p[-1]), ylim=(0, 34), xlabel="share of benign tumours", ylabel="density, after one pass", yticks=[])
+        left.set(xlim=(p[0], p[-1]), ylim=(0, 26), xlabel="share of benign tumours", ylabel="density, after one pass", yticks=[])
         right.set(xlim=(64, PASSES * len(y)), ylim=(1e-4, 1e2), xscale="log", yscale="log", xlabel="data seen", ylabel="gap, nats")
         right.axvline(len(y), color=figures.colour("faint"), lw=1)
         right.set_xticks([64, 128, 256, 512, 1024, 2048], ["64", "128", "256", "512", "1024", "2048"])
