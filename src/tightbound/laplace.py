@@ -309,7 +309,10 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """The expected calibration error, sum_b count_b |accuracy_b - confidence_b| / sum_b count_b."""
+        """The expected calibration error::
+
+            sum_b count_b |accuracy_b - confidence_b| / sum_b count_b
+        """
         return float(self.count / self.count.sum() @ (self.accuracy - self.confidence).abs())
 
 

@@ -611,7 +611,9 @@ def fit_gan(data: Tensor, *, num_steps: int = 2000, batch_size: int = 128, width
 
 
 def game_value(real_density: Tensor, fake_density: Tensor, cell: float) -> tuple[Tensor, float]:
-    """The best discriminator against two densities on a grid with cells of that size, and the value of the game in nats::
+    """The best discriminator against two densities on a grid with cells of that size, and the value of the game in nats.
+
+    ::
 
         D*(x) = p(x) / (p(x) + g(x)),     E_p[log D*] + E_g[log(1 - D*)] = 2 JS(p || g) - 2 log 2
     """
