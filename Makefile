@@ -20,7 +20,7 @@ lab: environment  ## open JupyterLab on the chapters
 test: export OMP_NUM_THREADS = 1
 test: environment  ## build the book, then test the package, the chapters and the pages
 	$(PY) tools/book.py --no-open
-	$(PY) -m pytest tests index.ipynb chapters --nbval-lax --nbval-current-env -n 2 --dist loadscope
+	$(PY) -m pytest tests -n 2 --dist loadscope
 
 bench: environment  ## run the races: ours beside its peers
 	$(PY) -m pip install --quiet --constraint requirements.txt --requirement benchmarks/requirements.txt

@@ -162,6 +162,16 @@ class Hand:
                 inputs[0].click()
                 yield self.snapshot()
 
+    def touch(self, name: str):
+        """Moves the control to its ends and one back, by true key presses (a drop-down, a toggle: as `sweep`),
+        yielding a snapshot at each."""
+        if self.spec["controls"][name]["type"] not in ("slider", "point"):
+            yield from self.sweep(name)
+            return
+        for key in ("Home", "End", "ArrowLeft"):
+            self.control(name)[0].press(key)
+            yield self.snapshot()
+
     def reset(self) -> None:
         self.root.get_by_role("button", name="Reset").click()
         self.root.evaluate(IDLE)

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from browser import launch, visit
 from hypothesis import settings
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def book():
+    """The folder of the pages, built if they are missing or older than what they are made of."""
+    built = subprocess.run([sys.executable, ROOT / "tools/book.py", "--no-open"], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return ROOT / "_build" / "html"
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,37 @@
-"""Explorers for the tests: every control and every mark; every activation of a network; one that raises."""
+"""Explorers for the tests: all of the chapters'; every control and every mark; every activation of a network; one that
+raises."""
 
 from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import typing
 
 import numpy as np
 import torch
 from torch import nn
 
+import tightbound.explore
 from tightbound import figures
 from tightbound.explore import (Area, Arrows, Choice, Drawing, Ellipse, Explorer, Formula, HeatMap, Image, Line, Network,
                                 Point, Points, Slider, Text, Toggle)
+
+MACHINERY = {"controls", "marks", "lattice", "explorer", "live"}
+
+
+def chapters_explorers() -> dict:
+    """Every explorer that a chapter's module in `tightbound.explore` offers: name -> the function that makes it."""
+    found = {}
+    for module_info in pkgutil.iter_modules(tightbound.explore.__path__):
+        if module_info.name in MACHINERY:
+            continue
+        module = importlib.import_module(f"tightbound.explore.{module_info.name}")
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if function.__module__ == module.__name__ and typing.get_type_hints(function).get("return") is Explorer:
+                found[f"{module_info.name}.{name}"] = function
+    return found
+
 
 COUNTS, ANGLES = (1, 2, 3, 5, 8, 13), np.linspace(-1, 1, 9)
 X = np.linspace(0.0, 4.0, 41)

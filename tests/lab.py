@@ -101,10 +101,10 @@ class Notebook:
         self.seen, self.page = seen, seen.page
         self.page.wait_for_function(READY, timeout=60_000)
 
-    def run_all(self) -> list[list[dict]]:
+    def run_all(self, seconds: float = 60) -> list[list[dict]]:
         """Runs every cell, and gives each code cell's outputs."""
         self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        self.page.wait_for_function(READY, timeout=60_000)
+        self.page.wait_for_function(READY, timeout=1000 * seconds)
         return self.outputs()
 
     def outputs(self) -> list[list[dict]]:
@@ -117,9 +117,12 @@ class Notebook:
     def explorers(self) -> Locator:
         return self.page.locator(".jp-OutputArea .tb-explorer")
 
-    def hand(self, title: str) -> Hand:
-        """The hand of the explorer with this title, moved into view."""
-        root = self.explorers().filter(has=self.page.locator(".tb-title", has_text=title)).first
+    def hand(self, title: str | int) -> Hand:
+        """The hand of the explorer with this title, or of the so-manieth, moved into view."""
+        if isinstance(title, int):
+            root = self.explorers().nth(title)
+        else:
+            root = self.explorers().filter(has=self.page.locator(".tb-title", has_text=title)).first
         root.scroll_into_view_if_needed()
         return Hand(root)
 

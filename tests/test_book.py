@@ -214,6 +214,43 @@ def test_notebooks_store_text_alone(path):
     assert not notebooks.faults(path, notebooks.repository(ROOT))
 
 
+@pytest.mark.usefixtures("book")
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.parent.name + "/" + path.stem)
+def test_the_build_found_what_the_notebook_stores(path):
+    """So no notebook has to be run a second time. One alone, live: `pytest --nbval-lax chapters/laplace.ipynb`."""
+    notebook = nbformat.read(path, as_version=4)
+    differ = notebooks.differences(notebook, book.executed(ROOT, notebook))
+    assert not differ, "\n".join([*differ, "Is that right? Then `make outputs` stores it."])
+
+
+def printing(text, **metadata):
+    stream = new_output("stream", name="stdout", text=text)
+    noise = new_output("stream", name="stderr", text=f"{len(text)} seconds")
+    return new_notebook(cells=[new_markdown_cell("# Title", id="title"),
+                               new_code_cell("gap", id="gap", outputs=[stream, noise], metadata=metadata)])
+
+
+def test_differences_are_those_of_checked_cells():
+    checked = {"tags": [notebooks.CHECKED], "name": "coin-gap"}
+    assert not notebooks.differences(printing("gap 0.1\n", **checked), printing("gap 0.1\n", **checked))
+    assert not notebooks.differences(printing("3 seconds\n"), printing("4 seconds\n"))
+    (found,) = notebooks.differences(printing("gap\n0.1\n", **checked), printing("gap\n0.2\n", **checked))
+    assert found.splitlines() == ["--- coin-gap, stored", "+++ coin-gap, executed", "@@ -1,2 +1,2 @@", " gap", "-0.1",
+                                  "+0.2"]
+    raised = printing("", **checked)
+    raised.cells[1].outputs = [new_output("error", ename="ValueError", evalue="no", traceback=[])]
+    assert "+no" in notebooks.differences(printing("gap 0.1\n", **checked), raised)[0]
+
+
+def test_what_was_executed_is_found_again(small):
+    small.made()
+    notebook = nbformat.read(small.root / "chapters/one.ipynb", as_version=4)
+    assert book.executed(small.root, notebook).cells[1].outputs[0].text.startswith("one ")
+    notebook.cells[1].source += "  # another"
+    with pytest.raises(KeyError):
+        book.executed(small.root, notebook)
+
+
 def full_notebook():
     outputs = [
         new_output("stream", name="stdout", text="gap 0.1\n"), new_output("stream", name="stderr", text="10%|..."),

@@ -1,12 +1,16 @@
 """The checks: right answers pass, wrong ones are told what is wrong, and the references are right."""
 
 import ast
+import copy
 import importlib
+import itertools
 import math
 import pkgutil
 import random
 import re
 import time
+from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -34,11 +38,47 @@ each_check = pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
 
 
 def seeds(check):
-    return range(10 if check.num_instances >= 10 else 2)  # few instances: each is dear
+    return range(5 if check.num_instances >= 10 else 2)  # few instances: each is dear
 
 
 def outputs(value):
     return list(value) if isinstance(value, tuple) else [value]
+
+
+class Lesson:
+    """The instances that a check draws from one seed, with its reference and its wrong answers on each, computed once.
+
+    `check` is the same check, which draws these instances and looks its answers up, so that many functions can be
+    diagnosed for the price of one. `answers` gives a function that returns the given values, one a call.
+    """
+
+    def __init__(self, check, seed):
+        stream = random.Random(seed)
+        self.instances = [check.draw(stream) for _ in range(check.num_instances)]
+        self.check, turn = copy.copy(check), itertools.cycle(self.instances)
+        self.check.draw = lambda _: next(turn)
+        self.check.reference = self.remembered(check.reference)
+        self.check.wrongs = tuple(replace(wrong, answer=self.remembered(wrong.answer)) for wrong in check.wrongs)
+        self.right = [self.check.reference(**arguments) for arguments in self.instances]
+
+    def remembered(self, function):
+        found = {}
+
+        def answer(**arguments):
+            i = next(i for i, known in enumerate(self.instances) if all(known[k] is v for k, v in arguments.items()))
+            if i not in found:
+                found[i] = function(**arguments)
+            return found[i]
+
+        return answer
+
+    @staticmethod
+    def answers(values):
+        values = iter(values)
+        return lambda **arguments: next(values)
+
+
+lesson = cache(Lesson)
 
 
 def diagnosis(check, function, seed=0):
@@ -57,18 +97,22 @@ def test_every_check_is_found():
 @each_check
 def test_the_reference_passes(check):
     for seed in seeds(check):
-        assert check.diagnose(check.reference, seed=seed) is None
+        assert lesson(check, seed).check.diagnose(check.reference) is None
 
 
 @pytest.mark.parametrize(("check", "wrong"), WRONGS.values(), ids=WRONGS)
 def test_a_catalogued_wrong_answer_gets_its_own_diagnosis(check, wrong):
-    def answer(**arguments):
-        values = outputs(check.reference(**arguments))
-        values[wrong.output] = wrong.answer(**arguments)
+    index = check.wrongs.index(wrong)
+
+    def answer(right, mistaken):
+        values = outputs(right)
+        values[wrong.output] = mistaken
         return tuple(values) if len(values) > 1 else values[0]
 
     for seed in seeds(check):
-        name, message = check.diagnose(answer, seed=seed)
+        known = lesson(check, seed)
+        mistaken = [known.check.wrongs[index].answer(**arguments) for arguments in known.instances]
+        name, message = known.check.diagnose(known.answers(map(answer, known.right, mistaken)))
         assert name == wrong.name and wrong.message in message
         fine = [output for k, output in enumerate(check.outputs) if k != wrong.output]
         assert all(output in message for output in fine)  # "mean is right, but ..."
@@ -85,11 +129,12 @@ def test_the_catalogue_is_tidy(check):
 
 @each_check
 def test_an_answer_outside_the_catalogue_is_shown_beside_the_right_one(check):
-    def answer(**arguments):
-        first, *others = outputs(check.reference(**arguments))
+    def answer(right):
+        first, *others = outputs(right)
         return (first + 0.1234, *others) if others else first + 0.1234
 
-    name, message = check.diagnose(answer, seed=0)
+    known = lesson(check, 0)
+    name, message = known.check.diagnose(known.answers(map(answer, known.right)))
     assert name == "other"
     expected, got = re.search(r"Expected (.*), got (.*)\non this instance: ", message).groups()
     expected, got = np.array(ast.literal_eval(expected)), np.array(ast.literal_eval(got))
@@ -99,14 +144,15 @@ def test_an_answer_outside_the_catalogue_is_shown_beside_the_right_one(check):
 
 @each_check
 def test_every_call_draws_fresh_instances(check):
-    drawn = []
+    drawn, idle = [], copy.copy(check)
+    idle.reference = lambda **arguments: 0.0  # what is right does not matter here
 
     def stop(**arguments):
         drawn.append(repr(arguments) + repr([vars(a) for a in arguments.values() if isinstance(a, Problem)]))
         raise ValueError
 
     def first(seed):
-        check.diagnose(stop, seed=seed)
+        idle.diagnose(stop, seed=seed)
         return drawn.pop()
 
     if not any(isinstance(a, Problem) for a in check.draw(random.Random(0)).values()):
@@ -139,14 +185,12 @@ GENERAL = {
 }
 
 
-def faulty(check, fault):
-    def shape(**arguments):
-        return tuple(torch.zeros(7, 7) for _ in check.outputs)
-
-    def nan(**arguments):
-        return tuple(value * math.nan for value in outputs(check.reference(**arguments)))
-
-    return GENERAL[fault] or {"shape": shape, "NaN": nan}[fault]
+def faulty(known, fault):
+    if fault == "shape":
+        return lambda **arguments: tuple(torch.zeros(7, 7) for _ in known.check.outputs)
+    if fault == "NaN":
+        return known.answers(tuple(value * math.nan for value in outputs(right)) for right in known.right)
+    return GENERAL[fault]
 
 
 def test_renamed_arguments_are_told_by_name():
@@ -156,7 +200,8 @@ def test_renamed_arguments_are_told_by_name():
 
 @each_check
 def test_general_faults_have_messages_of_their_own(check):
-    found = {fault: check.diagnose(faulty(check, fault), seed=0) for fault in GENERAL}
+    known = lesson(check, 0)
+    found = {fault: known.check.diagnose(faulty(known, fault)) for fault in GENERAL}
     assert {fault: name for fault, (name, _) in found.items()} == {fault: fault for fault in GENERAL}
     messages = {message for _, message in found.values()}
     assert len(messages) == len(GENERAL) and not messages & {wrong.message for wrong in check.wrongs}
@@ -287,6 +332,7 @@ def cells(topic):
     return nbformat.read(EXERCISES / topic / f"{topic}.ipynb", as_version=4).cells
 
 
+@cache
 def functions(topic, *, solved):
     """What the cells of the assignment define, with the solutions in them or with stubs."""
     space, region = {}, re.compile("### BEGIN SOLUTION.*?### END SOLUTION", re.S)
@@ -311,8 +357,8 @@ def test_the_assignment_asks_for_every_check_once(topic):
 @each_check
 def test_the_worked_solution_passes_and_the_stub_does_not(check):
     topic, name = next(key for key, value in CHECKS.items() if value is check).split(".")
-    assert check.diagnose(functions(topic, solved=True)[name], seed=1) is None
-    assert diagnosis(check, functions(topic, solved=False)[name]) == "not written"
+    assert lesson(check, 1).check.diagnose(functions(topic, solved=True)[name]) is None
+    assert diagnosis(lesson(check, 1).check, functions(topic, solved=False)[name]) == "not written"
 
 
 def test_the_numbers_in_the_worked_solution_of_modes():

@@ -3,54 +3,33 @@
 from __future__ import annotations
 
 import gzip
-import importlib
-import inspect
 import io
 import itertools
 import json
 import math
 import os
-import pkgutil
 import random
 import subprocess
 import sys
-import typing
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
 from browser import Hand, assert_agrees, axe_violations, half_a_step, is_near
-from gallery import gallery, network, networks, sketch, trouble
+from gallery import chapters_explorers, gallery, network, networks, sketch, trouble
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
 from scipy.special import betaln
 from torch import nn
 
-import tightbound.explore
 from tightbound import figures, laplace, problems
 from tightbound.explore import (Area, Arrows, Choice, Drawing, Ellipse, Explorer, Formula, HeatMap, Image, Line, Network,
                                 Point, Points, Slider, Text, Toggle)
 from tightbound.explore.explorer import SOURCE, STATIC
 from tightbound.explore.lattice import Packer
 from tightbound.explore.marks import fill
-
-MACHINERY = {"controls", "marks", "lattice", "explorer", "live"}
-
-
-def chapters_explorers() -> dict:
-    """Every explorer that a chapter's module in `tightbound.explore` offers: name -> the function that makes it."""
-    found = {}
-    for module_info in pkgutil.iter_modules(tightbound.explore.__path__):
-        if module_info.name in MACHINERY:
-            continue
-        module = importlib.import_module(f"tightbound.explore.{module_info.name}")
-        for name, function in inspect.getmembers(module, inspect.isfunction):
-            if function.__module__ == module.__name__ and typing.get_type_hints(function).get("return") is Explorer:
-                found[f"{module_info.name}.{name}"] = function
-    return found
-
 
 CHAPTERS = chapters_explorers()
 ALL = {**CHAPTERS, "gallery": gallery, "network": network, "sketch": sketch}

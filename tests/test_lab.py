@@ -1,9 +1,7 @@
-"""Explorers alive on a kernel, in a real JupyterLab that a browser drives; and the chapter as its reader runs it."""
+"""Explorers alive on a kernel, in a real JupyterLab that a browser drives; and a chapter as its reader runs it."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import shutil
 from functools import cache
 from pathlib import Path
@@ -11,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import Hand, Snapshot, assert_agrees, half_a_step, is_near, visit
-from gallery import gallery, trouble
+from gallery import chapters_explorers, gallery, trouble
 from lab import Notebook, open_notebook, serve, write_notebook
 
 from tightbound.explore import Explorer
 from tightbound.explore.laplace import coin, eight_schools
 
 pytestmark = pytest.mark.lab
-CHAPTERS = Path(__file__).parents[1] / "chapters"
+CHAPTER = Path(__file__).parents[1] / "chapters" / "laplace.ipynb"
+OTHERS = {name: make for name, make in chapters_explorers().items() if not name.startswith("laplace.")}
 MAKERS = {"the coin": coin, "eight schools": eight_schools, "Gallery": gallery, "Trouble": trouble}
 CELLS = [f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})",
          "import gallery\nfrom tightbound.explore import laplace",
@@ -33,19 +32,14 @@ def made(title: str) -> Explorer:
     return MAKERS[title]()
 
 
-def explorers_of(topic: str) -> dict[str, Explorer]:
-    """A chapter's explorers by their titles."""
-    makers = vars(importlib.import_module(f"tightbound.explore.{topic}")).values()
-    found = [make() for make in makers if inspect.isfunction(make) and make.__annotations__.get("return") == "Explorer"]
-    return {explorer.title.removeprefix("Explorer: "): explorer for explorer in found}
-
-
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     root, home = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("home")
     write_notebook(root / "own.ipynb", *CELLS)
-    for chapter in CHAPTERS.glob("*.ipynb"):
-        shutil.copy(chapter, root)
+    modules, makers = zip(*(name.split(".") for name in OTHERS))
+    write_notebook(root / "collection.ipynb", f"from tightbound.explore import {', '.join(sorted(set(modules)))}",
+                   *(f"{module}.{maker}()" for module, maker in zip(modules, makers)))
+    shutil.copy(CHAPTER, root)
     with serve(root, home) as address:
         yield address
 
@@ -205,15 +199,31 @@ def test_it_follows_jupyterlabs_theme(notebook):
     assert (dark, light) == ("rgb(230, 230, 230)", "rgb(31, 35, 40)") and night != day
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in CHAPTERS.glob("*.ipynb")))
-def test_a_chapter_runs_and_its_explorers_move(name, chromium, address):
-    with open_notebook(chromium, address, name) as notebook:
+def test_a_chapter_runs_as_its_reader_runs_it(chromium, address):
+    with open_notebook(chromium, address, CHAPTER.name) as notebook:
         assert errors(notebook.run_all()) == []
         titles = notebook.explorers().locator(".tb-title").all_text_contents()
-        assert titles
-        explorers = explorers_of(name.removesuffix(".ipynb"))
-        for title in (title.removeprefix("Explorer: ") for title in titles):
-            explorer, hand = explorers[title], notebook.hand(title)
-            for drawn in hand.sweep(next(iter(explorer.controls))):
-                assert_agrees(drawn, explorer, live=True)
+        assert [title.removeprefix("Explorer: ") for title in titles] == ["the coin", "eight schools"]
+        for title in ("the coin", "eight schools"):
+            hand = notebook.hand(title)
+            for drawn in hand.touch(next(iter(made(title).controls))):
+                assert_agrees(drawn, made(title), live=True)
         assert_quiet(notebook)
+
+
+@pytest.fixture(scope="module")
+def collection(chromium, address):
+    """A notebook with every other chapter's explorers, one a cell, run from top to bottom."""
+    with open_notebook(chromium, address, "collection.ipynb") as notebook:
+        assert errors(notebook.run_all(seconds=300)) == []
+        yield notebook
+        assert_quiet(notebook)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_chapters_explorers_live_on_a_kernel(name, collection):
+    explorer, hand = OTHERS[name](), collection.hand([*OTHERS].index(name))
+    assert hand.spec["title"] == explorer.title and hand.spec["alt"] == explorer.alt
+    assert_agrees(hand.snapshot(), explorer, live=True)
+    for drawn in hand.touch(next(iter(explorer.controls))):
+        assert_agrees(drawn, explorer, live=True)

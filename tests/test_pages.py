@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import gzip
 import re
-import subprocess
-import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -21,19 +19,10 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).resolve().parents[1]
-HTML = ROOT / "_build" / "html"
 PAGES = [*parse_toc_yaml(ROOT / "_toc.yml"), "search"]
 EXERCISES = [page for page in PAGES if page.startswith("chapters/exercises/")]
 WITH_EXPLORERS = ["index", *(page for page in PAGES if page.startswith("chapters/") and page not in EXERCISES)]
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
-
-
-@pytest.fixture(scope="session")
-def book():
-    """The folder of the pages, built if they are missing or older than what they are made of."""
-    built = subprocess.run([sys.executable, ROOT / "tools/book.py", "--no-open"], capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
-    return HTML
 
 
 @pytest.fixture(scope="module")

@@ -142,6 +142,18 @@ def execute(root: Path) -> int:
     return len(stale)
 
 
+def executed(root: Path, notebook):
+    """A notebook as the last build executed it.
+
+    Raises:
+        KeyError: when its code has not been executed.
+    """
+    from jupyter_cache import get_cache
+
+    cache = get_cache(root / "_build/cache")
+    return cache.get_cache_bundle(cache.match_cache_notebook(notebook).pk).nb
+
+
 def fresh_cache(root: Path) -> Path:
     """The folder of the results, emptied when the package, requirements.txt or Python changed."""
     folder, state = root / "_build/cache", fingerprint(root, PACKAGE)

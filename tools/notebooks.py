@@ -11,9 +11,11 @@ cell of every notebook, which installs the package on Colab, in step with `repos
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from difflib import unified_diff
 from pathlib import Path
 
 import nbformat
@@ -23,6 +25,7 @@ from nbformat import NotebookNode
 
 METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"}}
+CHECKED = "nbval-check-output"  # the tag of cells whose outputs are held to what is stored
 COLAB = {"jupyter": {"source_hidden": True}, "tags": ["colab", "remove-cell"]}
 
 
@@ -93,6 +96,30 @@ def text_only(output: NotebookNode) -> NotebookNode | None:
     output.data = nbformat.from_dict({"text/plain": output.data["text/plain"]})
     output.metadata = nbformat.from_dict({})
     return output
+
+
+def differences(stored: NotebookNode, executed: NotebookNode) -> list[str]:
+    """Where a run of the notebook said something else than the notebook stores, as a diff for each cell.
+
+    Compared are the cells tagged `nbval-check-output`, as `pytest --nbval-lax` would: what they print and return.
+    """
+    found = []
+    for before, after in zip(stored.cells, executed.cells, strict=True):
+        if CHECKED in before.metadata.get("tags", []):
+            old, new = ([line for output in cell.outputs for line in text_of(output)] for cell in (before, after))
+            if old != new:
+                name = before.metadata.get("name", before.id)
+                found.append("\n".join(unified_diff(old, new, f"{name}, stored", f"{name}, executed", lineterm="")))
+    return found
+
+
+def text_of(output: NotebookNode) -> list[str]:
+    """The lines of an output's text; none for progress bars, warnings and pictures."""
+    left = text_only(copy.deepcopy(output))
+    if left is None:
+        return []
+    text = left.text if "text" in left else left.data["text/plain"] if "data" in left else left.evalue
+    return text.splitlines()
 
 
 def write(path: Path, notebook: NotebookNode) -> bool:
