@@ -50,10 +50,6 @@ class VAE(nn.Module):
         """Nothing, where the likelihood is meant for the images x (..., D); else a ValueError that says what to do."""
         self.likelihood.check(x)
 
-    def check(self, x: Tensor) -> None:
-        """Nothing, where the likelihood is meant for the images x (..., D); else a ValueError that says what to do."""
-        self.likelihood.check(x)
-
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x, z) = log p(z) + log p(x | z) in nats: x (B, D) and z (..., B, d) give (..., B)."""
         return self.prior().log_prob(z) + self.decode(z).log_prob(x)
