@@ -153,6 +153,35 @@ def test_bfloat16_does_not_reach_the_sums():
     assert 0 < (value - exact).abs().max() < 0.3
 
 
+def test_compiled_is_the_same_training_and_leaves_the_global_stream_alone():
+    """The fast path: the numbers of the readable loop, the last batch of another size (70 = 4 x 16 + 6) included."""
+    fast, slow = model(), model()
+    torch.manual_seed(9)
+    with warnings.catch_warnings(record=True) as told:  # if it could not be compiled, this test would test nothing
+        history = fit(fast, images(), vae.elbo, num_epochs=3, batch_size=16, learning_rate=0.01, compiled=True)
+    assert not [warning for warning in told if "compiled" in str(warning.message)]
+    assert torch.equal(torch.rand(2), torch.rand(2, generator=stream(9)))
+    expected = fit(slow, images(), vae.elbo, num_epochs=3, batch_size=16, learning_rate=0.01)
+    torch.testing.assert_close(history, expected, rtol=1e-4, atol=1e-4)
+    for a, b in zip(fast.parameters(), slow.parameters()):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_what_cannot_be_compiled_is_trained_without():
+    def untraceable(model, x, *, generator):
+        return vae.elbo(model, x, generator=generator) * (1 if float(x.sum()) > -1 else 2)
+
+    one, other = model(), model()
+    with pytest.warns(RuntimeWarning, match="could not be compiled .*goes on without"):
+        history = fit(one, images(), untraceable, num_epochs=2, batch_size=16, compiled=True)
+    expected = fit(other, images(), vae.elbo, num_epochs=2, batch_size=16)
+    torch.testing.assert_close(history, expected)
+    with pytest.raises(ValueError, match="grey"):
+        fit(model(), 0.5 * images(), vae.elbo, batch_size=16, compiled=True)
+    with pytest.raises(ValueError, match="asks for the step"):
+        fit(model(), images(), lambda model, x, generator, step: vae.elbo(model, x), compiled=True)
+
+
 def test_bad_arguments_are_refused():
     for wrong, message in (({"batch_size": 0}, "batch_size"), ({"num_epochs": -1}, "num_epochs")):
         with pytest.raises(ValueError, match=message):

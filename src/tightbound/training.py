@@ -40,7 +40,7 @@ class TrainingError(RuntimeError):
 def fit(model: nn.Module, data: Tensor, objective: Callable[..., Tensor], *, num_epochs: int = 10, batch_size: int = 128,
         learning_rate: float | Callable[[int], float] = 1e-3, seed: int = 0, prepare: Callable[..., Tensor] | None = None,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None, precision: str = "single",
-        stop: EarlyStopping | None = None, checkpoint: str | os.PathLike | None = None, save_every: float = 60.0,
+        compiled: bool = False, stop: EarlyStopping | None = None, checkpoint: str | os.PathLike | None = None, save_every: float = 60.0,
         progress: bool | None = None) -> Tensor:
     """Maximises the mean of an objective over the rows of `data` by stochastic gradient ascent (Adam).
 
@@ -59,8 +59,12 @@ def fit(model: nn.Module, data: Tensor, objective: Callable[..., Tensor], *, num
         prepare: ``prepare(x, generator=...)`` is done to every batch before the objective sees it: to draw black and white
             from grey, say (`binarise`).
         optimizer: ``optimizer(parameters, lr=...)``; `torch.optim.Adam` in its fused form, if left out.
-        precision: "single" (or what the model is in), or "bfloat16", in which matrix products are then made; fast where the
-            processor has them built in, and as good for these networks.
+        precision: "single" (or what the model is in), or "bfloat16", in which matrix products are then made: fast where the
+            processor has it built in, and as good for these networks. Parameters and sums stay in single precision.
+        compiled: turn the objective and its gradient into machine code first (`torch.compile`, with the objective as one graph).
+            That takes a minute or so, then saves a quarter of the time or more; the numbers are the same but for rounding.
+            Where it cannot be done (no C++ compiler, an objective that cannot be traced), a warning says so, and training
+            goes on as ever.
         stop: `EarlyStopping`, to end when held-out data no longer gain; leaves the best model.
         checkpoint: a file to which all that is needed to go on is written every `save_every` seconds (under torchrun: after
             every epoch) and at the end. If it is there, training goes on from it, with the numbers it would have had.
@@ -73,22 +77,30 @@ def fit(model: nn.Module, data: Tensor, objective: Callable[..., Tensor], *, num
         TrainingError: when the objective is not finite; names the rows, and the model's parts that are not finite either.
         ValueError: for no data, numbers out of range, or a checkpoint that is damaged or belongs to another training.
     """
-    run = _Run(model, data, num_epochs, batch_size, learning_rate, seed, optimizer, stop, checkpoint, save_every, progress)
-    bound, autocast = run.joined(objective), _autocast(precision, data.device)
-    for rows in run.batches():
-        with autocast:
-            x = data[rows] if prepare is None else prepare(data[rows], generator=run.stream)
-            loss = -bound(x)
-        run.record(rows, x, loss)
-        run.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        run.optimizer.step()
-    return run.finish()
+    if not isinstance(data, Tensor) or data.ndim < 1 or not len(data):
+        raise ValueError(f"fit needs a tensor with at least one row of data, got {getattr(data, 'shape', data)!r}")
+    autocast = _autocast(one_of("precision", precision, ("single", "bfloat16")), data.device)
+    own_stream = torch.random.fork_rng([data.device] if data.is_cuda else [], enabled=compiled)  # a graph's noise is torch's own
+    with own_stream, _products(precision):
+        run = _Run(model, data, num_epochs, batch_size, learning_rate, seed, optimizer, compiled, stop, checkpoint, save_every,
+                   progress)
+        bound = run.joined(objective)
+        for rows in run.batches():
+            x = data.index_select(0, rows)
+            if prepare is not None:
+                x = prepare(x, generator=run.stream)
+            with autocast:
+                loss = -bound(x)
+            run.record(rows, x, loss)
+            run.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            run.optimizer.step()
+        return run.finish()
 
 
 def binarise(x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
     """Black and white from grey, anew each time: black with the grey value's probability ("dynamic binarisation")."""
-    return torch.bernoulli(x, generator=generator)
+    return (torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device) < x).to(x.dtype)
 
 
 class EarlyStopping:
@@ -135,17 +147,20 @@ class EarlyStopping:
 class _Run:
     """A training under way: what it goes by, and where it stands."""
 
-    def __init__(self, model, data, num_epochs, batch_size, learning_rate, seed, optimizer, stop, checkpoint, save_every,
-                 progress):
-        if not isinstance(data, Tensor) or data.ndim < 1 or not len(data):
-            raise ValueError(f"fit needs a tensor with at least one row of data, got {getattr(data, 'shape', data)!r}")
+    def __init__(self, model, data, num_epochs, batch_size, learning_rate, seed, optimizer, compiled, stop, checkpoint,
+                 save_every, progress):
         self.num_epochs, self.batch_size = count("num_epochs", num_epochs, least=0), count("batch_size", batch_size, least=1)
         self.model, self.num_rows, self.device, self.stop = model, len(data), data.device, stop
         self.rate = learning_rate if callable(learning_rate) else lambda epoch: learning_rate
         self.rank, self.world = _join(data.device)
-        self.stream = generator(seed + self.rank, data.device)
+        self.stream, self.compiled = generator(seed + self.rank, data.device), compiled
+        if compiled:
+            if self.world > 1:
+                raise ValueError("compiled=True is for one process: leave it out under torchrun")
+            self.stream = torch.cuda.default_generators[data.device.index or 0] if data.is_cuda else torch.default_generator
+            self.stream.manual_seed(seed)
         make = optimizer or (lambda parameters, lr: torch.optim.Adam(parameters, lr=lr, fused=True))
-        self.optimizer = make(model.parameters(), lr=self.rate(0))
+        self.optimizer = make(model.parameters(), lr=0.0)  # set before every epoch
         self.epoch, self.position, self.order, self.ended = 0, 0, None, False
         self.losses, self.seen, self.shares = [], [], []
         self.signature = {"rows": len(data), "batch_size": batch_size, "seed": seed, "processes": self.world}
@@ -166,8 +181,16 @@ class _Run:
         self.objective = lambda model, x, generator: objective(
             model, x, generator=generator, **({"step": len(self.losses)} if told else {}))
 
+        def total(x: Tensor) -> Tensor:
+            return self.objective(self.model, x, self.stream).sum()
+
+        if self.compiled and told:
+            raise ValueError("an objective that asks for the step would be compiled anew at each: leave compiled out")
+        if self.compiled:
+            total = _Compiled(total, lambda x: objective(self.model, x, generator=None).sum(), self.batch_size)
+
         def mean(x: Tensor) -> Tensor:
-            return self.objective(self.model, x, self.stream).sum() / self.share
+            return total(x) / self.share
 
         return mean if self.world == 1 else nn.parallel.DistributedDataParallel(_Module(self.model, mean))
 
@@ -205,8 +228,9 @@ class _Run:
 
     def _look(self) -> None:
         """Were the objectives since the last look finite?"""
-        since = torch.stack(self.losses[-len(self.seen):]) if self.seen else torch.zeros(1)
-        if not math.isfinite(float(since.sum())):
+        since = self.losses[len(self.losses) - len(self.seen):]
+        if not math.isfinite(sum(since)):
+            since = torch.stack(since)
             first = int((~torch.isfinite(since)).nonzero()[0])
             rows, x = self.seen[first]
             step = len(self.losses) - len(self.seen) + first
@@ -282,6 +306,41 @@ class _Run:
             self.stop.history, self.stop.state = state["held out"]
 
 
+class _Compiled:
+    """A function of a batch in machine code, for batches of one size; for others, and where that fails, as it is.
+
+    Args:
+        plain: the function.
+        traced: the same one with noise from torch's own stream, for no other can be compiled.
+    """
+
+    def __init__(self, plain: Callable[[Tensor], Tensor], traced: Callable[[Tensor], Tensor], batch_size: int):
+        # Noise from the stream that is used without compiling, too. One size: shapes that vary make slower code.
+        self.plain, self.traced, self.batch_size, self.code = plain, traced, batch_size, None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if len(x) != self.batch_size:
+            return self.plain(x)
+        if self.code is None:
+            self.code = self._compile(x)
+        return self.code(x)
+
+    def _compile(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        device = x.device
+        before = torch.cuda.get_rng_state(device) if x.is_cuda else torch.get_rng_state()
+        self.traced(x)  # once as it is: bad data, and what is looked up only once, come before
+        try:
+            code = torch.compile(self.traced, fullgraph=True, dynamic=False, options={"fallback_random": True})
+            code(x).backward()
+        except Exception as problem:  # of many classes, and none of them in common
+            reason = str(problem).strip().split("\n")[0]
+            warnings.warn(f"the objective could not be compiled ({type(problem).__name__}: {reason}); training goes on without",
+                          RuntimeWarning, stacklevel=5)
+            code = self.plain
+        torch.cuda.set_rng_state(before, device) if x.is_cuda else torch.set_rng_state(before)
+        return code
+
+
 class _Module(nn.Module):
     """A function as a module, for DistributedDataParallel knows only those."""
 
@@ -309,10 +368,21 @@ def _averaged(value: Tensor, world: int) -> Tensor:
     return value / world if world > 1 else value
 
 
+@contextlib.contextmanager
+def _products(precision: str):
+    """Has matrix products made in bfloat16 on a CPU that has it built in; what goes in and comes out is single precision."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if precision == "bfloat16" else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def _autocast(precision: str, device: torch.device):
-    if one_of("precision", precision, ("single", "bfloat16")) == "single":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
+    """On a GPU the networks' answers are in bfloat16, too."""
+    wanted = precision == "bfloat16" and device.type != "cpu"
+    return torch.autocast(device.type, torch.bfloat16) if wanted else contextlib.nullcontext()
 
 
 def _diagnosis(model: nn.Module, rows: Tensor, x: Tensor) -> str:

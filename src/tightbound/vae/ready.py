@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from tightbound.data import digits
 from tightbound.vae.encoders import DiagonalEncoder, mlp
 from tightbound.vae.likelihoods import Bernoulli
 from tightbound.vae.model import VAE
 
 WEIGHTS = Path(__file__).parent / "weights"
-
-
-@lru_cache
-def _binary_digits() -> tuple[Tensor, Tensor]:
-    import numpy as np
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    order = np.random.RandomState(0).permutation(len(found.data))
-    return torch.tensor(found.data[order] > 8).float(), torch.tensor(found.target[order])
 
 
 def binary_digits(split: str = "train") -> tuple[Tensor, Tensor]:
@@ -33,9 +23,8 @@ def binary_digits(split: str = "train") -> tuple[Tensor, Tensor]:
     """
     if split not in ("train", "test"):
         raise ValueError(f"unknown split {split!r}: choose 'train' or 'test'")
-    part = slice(1500) if split == "train" else slice(1500, None)
-    images, labels = _binary_digits()
-    return images[part].clone(), labels[part].clone()
+    images, labels = digits(split)
+    return (images > 0.5).float(), labels
 
 
 def two_latents_untrained() -> VAE:

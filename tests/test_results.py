@@ -1,0 +1,89 @@
+"""The results beside the papers: the page shows what the command found, and the command does what the page says."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from tightbound.data import Images
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def command():
+    spec = importlib.util.spec_from_file_location("results_vae", ROOT / "benchmarks" / "results" / "vae.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_shows_the_best_runs(command):
+    results = json.loads(command.RESULTS.read_text())
+    page = command.PAGE.read_text()
+    shown = page.split(command.BEGIN)[1].split(command.END)[0].strip()
+    assert shown == command.tables(results), "run: python benchmarks/results/vae.py --page"
+    for result in results:
+        assert 70 < result["value"] < result["bound"] + 3 * result["standard_error"] < 140
+        assert all(result[key] for key in ("machine", "command", "date", "epochs", "seconds", "standard_error"))
+        assert result["network"] in command.NETWORKS and result["samples"] >= 1000
+
+
+def test_of_several_runs_the_best_is_shown(command):
+    run = {"network": "vae1-1", "value": 90.0}
+    assert command.best([run, {**run, "value": 88.0}, {**run, "value": 89.0}]) == {"vae1-1": {**run, "value": 88.0}}
+
+
+def test_the_schedule_is_that_of_the_paper(command):
+    """Stage i has 3^i of 3,280 passes, at 10^(-3 - i/7)."""
+    rates = [command.rate(epoch, 3280) for epoch in range(3280)]
+    start = 0
+    for i in range(8):
+        assert rates[start : start + 3**i] == [pytest.approx(10 ** (-3 - i / 7))] * 3**i
+        start += 3**i
+    assert start == 3280
+    short = [command.rate(epoch, 20) for epoch in range(20)]
+    assert short[-1] == pytest.approx(1e-4) and short == sorted(short, reverse=True)
+
+
+def test_the_networks_are_those_of_the_papers(command):
+    x = torch.rand(10, 784)
+    names = {"vae1-1": [784, 200, 200, 100, 50, 200, 200, 784],
+             "iwae50-2": [784, 200, 200, 200, 100, 100, 100, 100, 50, 100, 100, 200, 100, 200, 200, 784],
+             "fixed": [784, 512, 512, 256, 128, 512, 512, 784]}
+    for name, widths in names.items():
+        model = command.make(command.NETWORKS[name], x)
+        seen = sorted((layer.in_features, layer.out_features) for layer in model.modules()
+                      if isinstance(layer, torch.nn.Linear))
+        if name == "iwae50-2":
+            expected = [(784, 200), (200, 200), (200, 200), (100, 100), (100, 100), (100, 100), (50, 100), (100, 100),
+                        (100, 200), (100, 200), (200, 200), (200, 784)]
+        else:
+            middle = widths[3] // 2
+            pairs = list(zip(widths, widths[1:]))
+            expected = [(a, b) for a, b in pairs if (a, b) not in ((widths[3], middle),)]
+        assert seen == sorted(expected), name
+    # As the authors' code has it, a decoder that knows nothing gives every pixel its own frequency.
+    frequencies = torch.sigmoid(command.make(command.NETWORKS["vae1-1"], x).decoder[-1].bias)
+    torch.testing.assert_close(frequencies, x.mean(0), atol=1e-4, rtol=1e-4)
+
+
+def test_a_run_from_end_to_end(command, monkeypatch, tmp_path):
+    """On a few made-up pictures: trained, evaluated, recorded, and gone on without training when asked again."""
+    grey = (torch.rand(300, 784, generator=torch.Generator().manual_seed(0)) * 0.3).clamp(0, 1)
+    monkeypatch.setattr(command, "mnist", lambda split: Images(grey, torch.zeros(300)))
+    monkeypatch.setattr(command, "binarised_mnist", lambda split: (grey > 0.15).float())
+    monkeypatch.setattr(command, "CHECKPOINTS", tmp_path)
+    monkeypatch.setitem(command.BUDGETS, "5min", command.Budget({"iwae5-2": 2, "fixed": 1}, 100, 50, 1_000))
+    for name in ("iwae5-2", "fixed"):
+        result = command.run(name, "5min", torch.device("cpu"))
+        assert math.isfinite(result["value"]) and result["value"] < result["bound"] + 5 * result["standard_error"]
+        assert result["images"] == 50 and result["epochs"] == {"iwae5-2": 2, "fixed": 1}[name]
+        assert (tmp_path / f"{name}-5min.pt").exists()
+        again = command.run(name, "5min", torch.device("cpu"))
+        assert again["value"] == pytest.approx(result["value"], abs=1e-6) and again["seconds"] >= result["seconds"]
