@@ -31,6 +31,7 @@ def plane() -> Explorer:
     def figure():
         fig, (left, right) = figures.subplots(1, 2, figsize=(7.4, 3.7))
         _plane(left, more)
+        left.set_title("held-out digits; dotted: 1, 2, 3 deviations of the prior", fontsize=8)
         right.set(xlim=(0, SIDE), ylim=(0, SIDE), xticks=[], yticks=[], title="p(x = 1 | z), pixel by pixel")
         right.set_box_aspect(1)
         return fig
@@ -41,14 +42,14 @@ def plane() -> Explorer:
         {"z": Point("latents", stops, stops, (0.8, 0.2), names=("z1", "z2"))},
         figure, [Image(axes=1, z="picture", extent=(0, SIDE, 0, SIDE)),
                  Ellipse(mean=[0.0, 0.0], covariance="circle", radii=(1,), role="accent", width=1.3,
-                         label="as far out: the prior is as dense")],
+                         label="ring through your point: the prior is the same all along it")],
         title="Explorer: the plane of digits",
         alt="""Left, a plane of two latents, in which small numerals show where the encoder puts some two hundred handwritten digits
             of MNIST that no training saw, each as the numeral of its class. Zeros, ones, sixes and sevens have regions of their
             own, fours and nines share one, and twos, threes, fives and eights crowd the middle. A point can be dragged through it.
             Right, the picture that the decoder makes of the point, which changes smoothly: inside a region a clean digit, on
             the way from one region to the next a blend of two, far out a bold one that hardly changes.""",
-        readout=["of a hundred draws from the prior {further:.1f} lie further out"])
+        readout=["of a hundred draws from the prior, about {further:.0f} lie outside the ring"])
 
 
 def draw() -> Explorer:
@@ -62,7 +63,7 @@ def draw() -> Explorer:
             ax.set(xlim=(0, SIDE), ylim=(0, SIDE), xticks=[], yticks=[], title=title)
             ax.set_box_aspect(1)
         _plane(middle, more, num_labels=110)
-        middle.set(title="q(z | x)")
+        middle.set_title("q(z | x), among held-out digits", fontsize=10)
         return fig
 
     box = (0, SIDE, 0, SIDE)
@@ -73,15 +74,15 @@ def draw() -> Explorer:
          Formula("rate", ["code"], "rate"), Network(model.decoder, ["mean"], "logits", (SIDE, SIDE), small=True),
          Formula("sigmoid", ["logits"], "again", (SIDE, SIDE)), Formula("paper", ["again"], "print", (SIDE, SIDE)),
          Formula("bernoulli", ["x", "logits"], "fit")],
-        {"ink": Drawing("your drawing", (SIDE, SIDE), {**names, "a blank sheet": np.zeros(SIDE**2)}, "a 3", extent=box)},
+        {"ink": Drawing("your drawing", (SIDE, SIDE), {**names, "a blank sheet": np.zeros(SIDE**2)}, "a 7", extent=box)},
         figure, [Image(z="sheet", extent=box), Image(axes=2, z="print", extent=box),
-                 Ellipse(axes=1, mean="mean", covariance="covariance", radii=(1, 2, 3), label="encoder's q(z | x), to three deviations")],
+                 Ellipse(axes=1, mean="mean", covariance="covariance", radii=(3,), label="encoder's q(z | x), out to three deviations")],
         title="Explorer: draw a digit",
         alt="""Three panels. Left, a sheet of 28 by 28 black or white pixels on which one can draw; it opens with a
-            handwritten three. Middle, the plane of two latents with small numerals where digits of each class lie, and the
-            encoder's Gaussian for the drawing, a small ellipse among the threes. Right, the picture that the decoder makes of the
-            Gaussian's mean, a soft typical three. As strokes are added the ellipse wanders to where such digits lie, and the
-            reconstruction turns into that digit.""",
+            handwritten seven. Middle, the plane of two latents with small numerals where digits of each class lie, and the
+            encoder's Gaussian for the drawing, a small ellipse at the outer edge of the sevens. Right, the picture that the decoder
+            makes of the Gaussian's mean, a soft typical seven. As a stroke closes the seven's top to a loop, the ellipse goes over to
+            the nines, most of the way at one stroke and before the loop is closed, and the reconstruction is a nine.""",
         readout=["rate, KL from q to the prior, = {rate:.2f} nats; log p(x | z) at the mean of q = {fit:.1f} nats"])
 
 
@@ -131,7 +132,7 @@ def posterior() -> Explorer:
         size[: len(shares)] = 1.2 + 12 * shares.sqrt()
         at = np.arange(SHOWN) < samples
         estimate = float(log_weights.logsumexp(0)) - math.log(samples)
-        return {"estimate": estimate, "short": found["still"]["truth"] - estimate,
+        return {"estimate": estimate, "off": round(estimate - found["still"]["truth"], 2) + 0.0,  # no "-0.00"
                 "ess": float(torch.exp(2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0))),
                 "size": np.where(at, size, 0.0), "x": np.where(at, found["z"][:, 0], np.nan),
                 "y": np.where(at, found["z"][:, 1], np.nan)}
@@ -160,7 +161,7 @@ def posterior() -> Explorer:
             list the encoder's ellipses lie beside the contours, at last far away, and one or two dots carry all the weight. Finer
             ellipses show the best Gaussian for the image: it lies over the contours even where the encoder's does not.""",
         readout=["log p(x) = {truth:.2f} nats exactly; ELBO of the encoder's q {bound:.2f}, gap {gap:.2f}, of the best {best_bound:.2f}, gap {best_gap:.2f}",
-                 "from {samples:d} samples: log of the mean weight {estimate:.2f}, short by {short:.2f} nats; effective samples {ess:.1f}"])
+                 "from {samples:d} samples: log of the mean weight {estimate:.2f}, off by {off:+.2f} nats; effective samples {ess:.1f}"])
 
 
 def _posterior(model, image) -> dict:
