@@ -44,7 +44,7 @@ def plane() -> Explorer:
                  Ellipse(mean=[0.0, 0.0], covariance="circle", radii=(1,), role="accent", width=1.3,
                          label="ring through your point: the prior is the same all along it")],
         title="Explorer: the plane of digits",
-        alt="""Left, a plane of two latents, in which small numerals show where the encoder puts two hundred handwritten digits
+        alt="""Left, a plane of two latents, in which small numerals show where the encoder puts some two hundred handwritten digits
             of MNIST that no training saw, each as the numeral of its class. Zeros, ones, sixes and sevens have regions of their
             own, fours and nines share one, and twos, threes, fives and eights crowd the middle. A point can be dragged through it.
             Right, the picture that the decoder makes of the point, which changes smoothly: inside a region a clean digit, on
@@ -61,7 +61,7 @@ def draw() -> Explorer:
         fig, (left, middle, right) = figures.subplots(1, 3, figsize=(8.4, 3.1))
         for ax, title in ((left, "x: draw here"), (right, "reconstruction")):
             _sheet(ax, SIDE, title)
-        _plane(middle, more, num_labels=90)
+        _plane(middle, more, num_labels=80)
         middle.set_title("q(z | x), among held-out digits", fontsize=10)
         return fig
 
@@ -92,7 +92,7 @@ def _sheet(ax, side: int, title: str) -> None:
     ax.set_box_aspect(1)
 
 
-def _plane(ax, more, num_labels: int = 200) -> None:
+def _plane(ax, more, num_labels: int = 180) -> None:
     """The latent plane: where the encoder puts digits, each as the numeral of its class, and the prior's deviations."""
     for radius in (1, 2, 3):
         ax.add_patch(Circle((0, 0), radius, fill=False, lw=1, ec=figures.colour("prior"), ls=(0, figures.DASHES["prior"])))
