@@ -22,7 +22,7 @@ REACH = 3.2  # of the latent plane that is shown
 def plane() -> Explorer:
     """The latent plane of MNIST: a point that can be dragged, and the digit that the decoder makes of it."""
     model, more = load()
-    stops = np.linspace(-3, 3, 41).round(2)
+    stops = np.linspace(-3, 3, 31).round(2)
 
     def ring(z):
         square = z[0] ** 2 + z[1] ** 2
@@ -38,7 +38,7 @@ def plane() -> Explorer:
     return Explorer(
         [ring, Network(model.decoder, ["z"], "logits", (SIDE, SIDE), small=True),
          Formula("sigmoid", ["logits"], "ink", (SIDE, SIDE)), Formula("paper", ["ink"], "picture", (SIDE, SIDE))],
-        {"z": Point("latents", stops, stops, (0.9, 0.15), names=("z1", "z2"))},
+        {"z": Point("latents", stops, stops, (0.8, 0.2), names=("z1", "z2"))},
         figure, [Image(axes=1, z="picture", extent=(0, SIDE, 0, SIDE)),
                  Ellipse(mean=[0.0, 0.0], covariance="circle", radii=(1,), role="accent", width=1.3,
                          label="as far out: the prior is as dense")],
