@@ -469,7 +469,7 @@ def test_the_water_of_the_explorer():
     (5, "none", 0.5 * math.log(5)), (3, "in the first half", 0.5 * math.log(3)), (0.8, "in the first half", 0.0),
     (0.8, "none", 0.0)])
 def test_the_climb_of_the_explorer_ends_at_the_best_rate(signal, annealing, rate):
-    frame = explore.landscape().frame(signal=signal, annealing=annealing, moment=explore.MOMENTS)
+    frame = explore.landscape().frame(signal=signal, annealing=annealing, step=explore.STRIDE * explore.MOMENTS)
     assert frame["rate"] == pytest.approx(rate, abs=0.01) and frame["best_rate"] == pytest.approx(rate, abs=1e-12)
     if annealing != "none":
         assert frame["rates"].max() > 0.3
