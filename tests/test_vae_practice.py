@@ -426,6 +426,16 @@ def test_annealing_and_word_dropout_hold_on_names_and_not_on_english():
     assert (scores("novel", "free bits", "mismatch") > 0.1).all()
 
 
+def test_against_the_collapsed_vae_the_gains_are_small_and_those_of_free_bits_are_real():
+    difference, error = gain("names", "free bits", "VAE")
+    assert 4 * error < difference < 0.1
+    for model in ("KL annealing", "beta = 1/2"):
+        difference, error = gain("names", model, "VAE")
+        assert abs(difference) < 2 * error
+    annealed, floored = (gain("novel", model, "VAE")[0] for model in ("KL annealing", "free bits"))
+    assert abs(annealed - floored) < 0.01 < annealed < 0.1
+
+
 def test_a_lower_price_gives_a_better_model_and_a_worse_bound():
     difference, error = gain("league", "beta = 1/4", "VAE")
     assert difference > 3 * error
