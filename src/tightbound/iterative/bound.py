@@ -79,14 +79,18 @@ def numbers(q: DiagonalGaussian) -> Tensor:
 def elbo(model, x: Tensor, lam: Tensor, nodes: Nodes) -> Tensor:
     """The bound of each datum at lambda: x (B, D) and lambda (B, 2, d) give (B,)::
 
-        L(x; lambda) = sum_s w_s log p(x, mu + s eps_s) + sum_j log s_j + d/2 log(2 pi e)        (nats)
+        L(x; lambda) = sum_k w_k [ log p(x, z_k) - log q(z_k) ],    z_k = mu + s * eps_k        (nats)
 
-    The entropy is exact; the rest is as good as the nodes: by `hermite` almost exact, by `draws` unbiased.
+    It is as good as the nodes: by `hermite` almost exact, by `draws` unbiased.
     """
+    return nodes.weights @ log_weights(model, x, lam, nodes)
+
+
+def log_weights(model, x: Tensor, lam: Tensor, nodes: Nodes) -> Tensor:
+    """log p(x, z_k) - log q(z_k) at every node, (S, B), in nats. Where q is the posterior they are all the same."""
     mean, log_scale = lam.unbind(-2)
-    z = mean + log_scale.exp() * nodes.points
-    entropy = log_scale.sum(-1) + 0.5 * lam.shape[-1] * math.log(2 * math.pi * math.e)
-    return nodes.weights @ model.log_joint(x, z) + entropy
+    log_q = -0.5 * nodes.points.square().sum(-1) - log_scale.sum(-1) - 0.5 * lam.shape[-1] * math.log(2 * math.pi)
+    return model.log_joint(x, mean + log_scale.exp() * nodes.points) - log_q
 
 
 def gradient(model, x: Tensor, lam: Tensor, nodes: Nodes, *, through: bool = False) -> tuple[Tensor, Tensor]:

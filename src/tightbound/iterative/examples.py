@@ -153,7 +153,7 @@ class Scene(nn.Module):
         return sum(torch.exp(-square / (2 * self.width**2)) for square in squares)
 
 
-def scene_vae(noise: float = 0.05, *, size: int = 8, width: int = 64, seed: int = 0) -> vae.VAE:
+def scene_vae(noise: float = 0.2, *, size: int = 8, width: int = 64, seed: int = 0) -> vae.VAE:
     """Pictures of two equal objects at a and -a with noise, a ~ N(0, I), and a direct encoder beside them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -261,6 +261,12 @@ def posterior_mean(model, x: Tensor, *, half: float = 6.0, num_points: int = 61)
     with torch.no_grad():
         parts = [model.log_joint(part, z.expand(-1, len(part), 1)) for part in x.split(500)]
         return torch.cat([(part.softmax(0) * z[..., 0]).sum(0) for part in parts])
+
+
+def sentence_vae(num_words: int = 20, *, seed: int = 0) -> tuple[SentenceVAE, list[nn.Module]]:
+    """A small model for `sequences`, and those of its parts that are the generative model's, which `aggressive` lets wait."""
+    model = SentenceVAE(num_words, 1, width=32, embedding=12, seed=seed)
+    return model, [model.embed, model.write, model.output, model.first]
 
 
 # Ready made ----------------------------------------------------------------------------------------------------------------

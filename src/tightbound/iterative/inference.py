@@ -27,7 +27,7 @@ from tightbound.approximation import Approximation
 from tightbound.device import generator as stream_of
 from tightbound.distributions import DiagonalGaussian
 from tightbound.estimate import Estimate
-from tightbound.iterative.bound import Nodes, draws, elbo, errors, gradient, hermite, member, numbers
+from tightbound.iterative.bound import Nodes, draws, elbo, errors, gradient, hermite, log_weights, member, numbers
 from tightbound.iterative.rules import Adam, Signal
 from tightbound.problem import Problem
 from tightbound.problems.arguments import count
@@ -117,18 +117,18 @@ class Inference(nn.Module):
         stream = generator if generator is not None or self.nodes is not None else stream_of(0, x.device)
         return member(self.path(x, generator=stream)[0][-1])
 
-    def approximate(self, x: Tensor, *, num_samples: int = 1_000) -> Callable[[Problem], Approximation]:
+    def approximate(self, x: Tensor, *, num_samples: int = 1_000, seed: int = 0) -> Callable[[Problem], Approximation]:
         """The inference on one datum x (D,) as a method for the league, for the problem that is about this datum."""
         def approximate(problem: Problem) -> Approximation:
             before = time.perf_counter()
             with torch.no_grad():
                 row = x[None].to(next((p for p in self.parameters()), x).dtype)
-                lams, values, _ = self.path(row, generator=None if self.nodes is not None else stream_of(0, x.device))
+                lams, values, _ = self.path(row, generator=stream_of(seed, x.device))
                 q = member(lams[-1, 0].to(problem.dtype))
-                z, log_q = q.rsample_and_log_prob((num_samples,), generator=stream_of(1, x.device))
+                z, log_q = q.rsample_and_log_prob((num_samples,), generator=stream_of(seed + 1, x.device))
                 log_w = problem.log_joint(z) - log_q
             each = self.num_samples if self.nodes is None else len(self.nodes.weights)
-            bound = Estimate(log_w.mean(), "bound", float(log_w.std() / math.sqrt(num_samples)), "samples")
+            bound = Estimate(log_w.mean(), "lower bound", float(log_w.std() / math.sqrt(num_samples)), "samples")
             return Approximation("iterative" if len(lams) > 1 else "encoder", q, bound, values[:, 0].double(),
                                  (len(lams) - 1) * each, time.perf_counter() - before)
         return approximate
@@ -251,10 +251,10 @@ def gaps(model, x: Tensor, *, log_evidence: Tensor | None = None, num_steps: int
     vae.evaluate._checked(model, x)
     exactly = model.dim <= 2
     rough = hermite(model.dim, 6, dtype=torch.float32) if exactly else None      # good enough to find the way by
-    quick = vae.evaluate.frozen(model)
+    quick, images = vae.evaluate.frozen(model, torch.float32 if exactly else None), x.float() if exactly else x
     with torch.no_grad():
-        lam = numbers(quick.posterior(x))
-        found = [optimise(quick, x, start, num_steps=num_steps, nodes=rough, seed=seed) for start in (lam, torch.zeros_like(lam))]
+        lam = numbers(quick.posterior(images))
+        found = [optimise(quick, images, start, num_steps=num_steps, nodes=rough, seed=seed) for start in (lam, torch.zeros_like(lam))]
         found = torch.stack([lam, *found])                                        # never worse than q itself
         if exactly:
             model, x, found = vae.evaluate.frozen(model, torch.float64), x.double(), found.double()
@@ -262,7 +262,7 @@ def gaps(model, x: Tensor, *, log_evidence: Tensor | None = None, num_steps: int
         else:
             nodes = draws(num_samples - num_samples % 2, lam[:1], stream_of(seed + 1, x.device))
         values = torch.stack([_values(model, x, at, nodes) for at in found])       # (3, S, B)
-        bounds = torch.einsum("s,ksb->kb", nodes.weights, values) + torch.stack([_entropy(at) for at in found])
+        bounds = torch.einsum("s,ksb->kb", nodes.weights, values)
     which, row = bounds.argmax(0), torch.arange(len(x), device=x.device)
     best, bound, optimum = bounds[which, row].double(), bounds[0].double(), found[which, row]
     zero = torch.zeros_like(best)
@@ -278,15 +278,10 @@ def gaps(model, x: Tensor, *, log_evidence: Tensor | None = None, num_steps: int
     return Gaps(known, best, bound, error, difference.std(0) / math.sqrt(half), optimum)
 
 
-def _entropy(lam: Tensor) -> Tensor:
-    return lam[..., 1, :].sum(-1) + 0.5 * lam.shape[-1] * math.log(2 * math.pi * math.e)
-
-
 def _values(model, x: Tensor, lam: Tensor, nodes: Nodes) -> Tensor:
-    """log p(x, z) at every node, (S, B), a part of the nodes at a time."""
+    """The log weight at every node, (S, B), a part of the nodes at a time."""
     at_once = max(1, vae.evaluate.PAIRS * 4 // len(x))
-    z = (lam[:, 0] + lam[:, 1].exp() * part for part in nodes.points.split(at_once))
-    return torch.cat([model.log_joint(x, part) for part in z])
+    return torch.cat([log_weights(model, x, lam, Nodes(part, part)) for part in nodes.points.split(at_once)])
 
 
 def evidence(model, x: Tensor, *, num_samples: int = 5_000, num_temperatures: int = 200, seed: int = 0) -> tuple[Tensor, Tensor]:
