@@ -260,7 +260,7 @@ def test_gaps_add_up_and_are_not_negative(digits):
     assert (found.standard_error == 0).all() and (found.bound_error == 0).all()
     _, slope = it.gradient(model, x, found.optimum, it.hermite(2, 12))
     slope[:, 0] *= found.optimum[:, 1].exp()                               # a gradient for each width of q
-    assert slope.abs().max() < 0.05                                        # the optimum is one
+    assert slope.abs().max() < 0.1                                         # the optimum is one
 
 
 def test_a_linear_model_has_the_gap_of_its_correlations():
@@ -284,7 +284,8 @@ def test_with_more_latents_gaps_have_errors_that_cover_the_truth():
     assert ((found.log_evidence - truth).abs() < 5 * found.standard_error + 0.02).all()
     P = torch.eye(4).double() + W.mT @ W / noise
     expected = 0.5 * (P.diagonal().log().sum() - torch.logdet(P))
-    assert float(found.approximation.mean()) == pytest.approx(float(expected), abs=0.1)
+    assert float(found.best.mean()) == pytest.approx(float((truth - expected).mean()), abs=0.08)
+    assert float(found.approximation.mean()) == pytest.approx(float(expected), abs=0.12)
     assert (found.bound_error > 0).all()
 
 

@@ -4,12 +4,12 @@ from tightbound.iterative.bound import Nodes, draws, elbo, errors, gradient, her
 from tightbound.iterative.examples import (Scene, Schools, folded_bound, folded_vae, kalman, linear_gaussian_posterior,
                                            posterior_mean, results, scene_vae, schools_encoder, sentence_vae, sequences, simulate,
                                            two_latents_rule, two_level_gaps)
-from tightbound.iterative.inference import (Alternating, Gaps, Inference, aggressive, evidence, gaps, optimise,
+from tightbound.iterative.inference import (Alternating, Gaps, Inference, aggressive, gaps, optimise,
                                             unrolled)
 from tightbound.iterative.rules import Adam, Ascent, Learned, Signal, log_scaled
 
 __all__ = ["Adam", "Alternating", "Ascent", "Gaps", "Inference", "Learned", "Nodes", "Scene", "Schools", "Signal",
-           "aggressive", "draws", "elbo", "errors", "evidence", "folded_bound", "folded_vae", "gaps", "gradient",
+           "aggressive", "draws", "elbo", "errors", "folded_bound", "folded_vae", "gaps", "gradient",
            "hermite", "kalman", "linear_gaussian_posterior", "log_scaled", "member", "numbers", "optimise",
            "posterior_mean", "results", "scene_vae", "schools_encoder", "sentence_vae", "sequences", "simulate", "two_latents_rule",
            "two_level_gaps", "unrolled"]

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from tightbound import vae
-from tightbound.approximation import Approximation
+from tightbound.approximation import Approximation, effective_sample_size, log_mean_exp
 from tightbound.device import generator as stream_of
-from tightbound.distributions import DiagonalGaussian
+from tightbound.distributions import DiagonalGaussian, standard_normal
 from tightbound.estimate import Estimate
 from tightbound.iterative.bound import Nodes, draws, elbo, errors, gradient, hermite, log_weights, member, numbers
 from tightbound.iterative.rules import Adam, Signal
@@ -235,8 +235,9 @@ def gaps(model, x: Tensor, *, log_evidence: Tensor | None = None, num_steps: int
         inference gap     = log p(x) - L(x; q) = KL(q || p(z | x)), their sum
 
     With one or two latents log p(x) is exact, the bounds by quadrature. With more of them log p(x) is the larger of importance
-    sampling from q ("IS(5000)") and annealed importance sampling, which are both low on average, and bounds are by samples; L* is
-    the best that Adam found from q and from the prior, so it is low if anything, the approximation gap high, the other low.
+    sampling from the best q ("IS(5000)") and annealed importance sampling, which are both low on average, and bounds are by
+    samples. L* is the best that Adam found from q and from the prior: if it is off it is low, the approximation gap then too
+    large, the amortisation gap too small.
 
     Args:
         model: a model of `tightbound.vae` with a diagonal Gaussian encoder, or an `Inference`.
@@ -250,7 +251,7 @@ def gaps(model, x: Tensor, *, log_evidence: Tensor | None = None, num_steps: int
     """
     vae.evaluate._checked(model, x)
     exactly = model.dim <= 2
-    rough = hermite(model.dim, 6, dtype=torch.float32) if exactly else None      # good enough to find the way by
+    rough = hermite(model.dim, 8, dtype=torch.float32) if exactly else None      # good enough to find the way by
     quick, images = vae.evaluate.frozen(model, torch.float32 if exactly else None), x.float() if exactly else x
     with torch.no_grad():
         lam = numbers(quick.posterior(images))
@@ -258,36 +259,39 @@ def gaps(model, x: Tensor, *, log_evidence: Tensor | None = None, num_steps: int
         found = torch.stack([lam, *found])                                        # never worse than q itself
         if exactly:
             model, x, found = vae.evaluate.frozen(model, torch.float64), x.double(), found.double()
-            nodes = hermite(model.dim, num_points)
-        else:
-            nodes = draws(num_samples - num_samples % 2, lam[:1], stream_of(seed + 1, x.device))
-        values = torch.stack([_values(model, x, at, nodes) for at in found])       # (3, S, B)
-        bounds = torch.einsum("s,ksb->kb", nodes.weights, values)
+        nodes = hermite(model.dim, num_points) if exactly else None
+        values = torch.stack([_values(quick if nodes is None else model, x, at, nodes, num_samples, seed) for at in found])
+        weights = nodes.weights if exactly else values.new_full((num_samples,), 1 / num_samples)
+        bounds = torch.einsum("s,ksb->kb", weights, values)                       # values: (3, S, B)
     which, row = bounds.argmax(0), torch.arange(len(x), device=x.device)
     best, bound, optimum = bounds[which, row].double(), bounds[0].double(), found[which, row]
-    zero = torch.zeros_like(best)
-    if exactly or log_evidence is not None:
-        known = vae.exact(model, x) if log_evidence is None else log_evidence.to(best)
+    of_best, error, zero = values[which, :, row].double(), torch.zeros_like(best), torch.zeros_like(best)
+    if log_evidence is not None:
+        known = log_evidence.to(best)
+    elif exactly:
+        known = vae.exact(model, x)
+    else:
+        known, error = _larger(of_best, vae.annealed(quick, x, num_temperatures=num_temperatures, start="posterior", seed=seed))
     if exactly:
         return Gaps(known, best, bound, zero, zero, optimum)
-    known, error = (known, zero) if log_evidence is not None else \
-        evidence(quick, x, num_samples=num_samples, num_temperatures=num_temperatures, seed=seed)
-    difference = (values[which, :, row].mT - values[0]).double()
-    half = len(difference) // 2                                                   # a point and its mirror image are one draw
-    difference = 0.5 * (difference[:half] + difference[half:])
-    return Gaps(known, best, bound, error, difference.std(0) / math.sqrt(half), optimum)
+    return Gaps(known, best, bound, error, (of_best - values[0].double().mT).std(1) / math.sqrt(num_samples), optimum)
 
 
-def _values(model, x: Tensor, lam: Tensor, nodes: Nodes) -> Tensor:
-    """The log weight at every node, (S, B), a part of the nodes at a time."""
+def _values(model, x: Tensor, lam: Tensor, nodes: Nodes | None, num_samples: int, seed: int) -> Tensor:
+    """Log weights at the nodes, or at samples that are the same for every lambda: (S, B), a part of them at a time."""
     at_once = max(1, vae.evaluate.PAIRS * 4 // len(x))
-    return torch.cat([log_weights(model, x, lam, Nodes(part, part)) for part in nodes.points.split(at_once)])
+    if nodes is not None:
+        parts = nodes.points.split(at_once)
+    else:
+        stream = stream_of(seed + 1, x.device)
+        parts = (standard_normal((min(at_once, num_samples - start), *lam[:, 0].shape), generator=stream, dtype=lam.dtype, device=x.device)
+                 for start in range(0, num_samples, at_once))
+    return torch.cat([log_weights(model, x, lam, Nodes(part, part)) for part in parts])
 
 
-def evidence(model, x: Tensor, *, num_samples: int = 5_000, num_temperatures: int = 200, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """The larger of two estimates of log p(x) that are both low on average, and its standard error, each (B,), in nats."""
-    by_weights = vae.importance_sampled(model, x, num_samples, seed=seed)
-    by_annealing = vae.annealed(model, x, num_temperatures=num_temperatures, start="posterior", seed=seed)
-    better = by_annealing.log_evidence > by_weights.log_evidence
-    return (torch.where(better, by_annealing.log_evidence, by_weights.log_evidence),
-            torch.where(better, by_annealing.standard_error, by_weights.standard_error))
+def _larger(log_w: Tensor, annealed: vae.Evidence) -> tuple[Tensor, Tensor]:
+    """The larger of two estimates of log p(x), by weights (B, S) and by annealing; both are low on average. And its error."""
+    by_weights = log_mean_exp(log_w)
+    error = (1 / effective_sample_size(log_w) - 1 / log_w.shape[-1]).clamp(min=0).sqrt()
+    better = annealed.log_evidence > by_weights
+    return torch.where(better, annealed.log_evidence, by_weights), torch.where(better, annealed.standard_error, error)
