@@ -12,7 +12,7 @@ from torch import Tensor
 from tightbound import figures, iterative, vae
 from tightbound.explore import Choice, Explorer, HeatMap, Line, Point, Points, Slider
 
-IMAGES = {"an image that its encoder misses": 74, "an image that it does not": 3, "an image with two hills": 12}
+IMAGES = {"test image 74": 74, "test image 3": 3, "test image 12": 12}
 STARTS = tuple(np.linspace(-2.5, 2.5, 11).round(2))
 REACH, SIDE = 3.0, 61
 LEARNED, ADAM = 8, 40           # steps
@@ -81,9 +81,8 @@ def surface() -> Explorer:
          Points(x="best_x", y="best_y", role="truth", size=7.0, shape="cross", label="the best mean")],
         title="Explorer: anywhere to the top",
         alt="""The bound of one image over the two means of q, bright where it is high, at the scales of the best q. From a start that can be
-            dragged anywhere two paths set out: forty steps of Adam, close together, and eight learned steps, most of which
-            are longer. A square marks the encoder's mean, a cross the best one. On the image that the encoder misses the two lie
-            apart; from many starts both paths climb the same hill, from some they end on different ones.""",
+            dragged anywhere two paths set out: forty steps of Adam, close together, and eight learned ones. A square marks the encoder's
+            mean, a cross the best one; on image 74 the two lie some way apart.""",
         readout=["bound after 8 learned steps {after:.2f} nats; after 8 of Adam {short:.2f}, after 40 {long:.2f}",
                  "the best q has {best:.2f} nats, the encoder's {direct:.2f}"])
 
