@@ -15,7 +15,7 @@ from tightbound import iterative as it
 from tightbound import problems, vae
 from tightbound import vae_practice as vp
 from tightbound.data import nile
-from tightbound.distributions import DiagonalGaussian
+from tightbound.explore import iterative as explore
 from tightbound.training import fit
 
 small = st.floats(-2, 2)
@@ -381,6 +381,30 @@ def test_the_stored_results_are_ten_seeds():
     for name in set(parts) - {"rule"}:
         for method, scores in stored[name]["methods"].items():
             assert all(len(values) == 10 and np.isfinite(values).all() for values in scores.values()), (name, method)
+
+
+# Explorers -------------------------------------------------------------------------------------------------------
+
+def test_the_surface_shows_the_paths_of_the_method():
+    shown = explore.surface().frame(image="test image 3", start=(1.5, -1.0))
+    model, x = vae.evaluate.frozen(vae.two_latents(), torch.float64), vae.binary_digits("test")[0][3:4].double()
+    start = torch.tensor([[[1.5, -1.0], [0.0, 0.0]]], dtype=torch.float64)
+    nodes = it.hermite(2, 6)
+    with torch.no_grad():
+        lams, _, _ = it.Inference(model, it.two_latents_rule().double(), nodes=nodes).path(x, 8, start=start)
+    assert np.allclose(shown["lx"], lams[:, 0, 0, 0].clamp(-6, 6)) and np.allclose(shown["ly"], lams[:, 0, 0, 1].clamp(-6, 6))
+    assert float(shown["after"]) == pytest.approx(float(it.elbo(model, x, lams[-1], nodes)))
+    assert max(float(shown[name]) for name in ("after", "long", "direct")) <= float(shown["best"]) + 1e-2
+
+
+@pytest.mark.parametrize("start", [-0.5, 0.0, 0.5])
+def test_the_start_decides(start):
+    """From a narrow start beside zero q ends at the mode on its side, and misses log 2; from zero it stays and misses more."""
+    shown = explore.fold().frame(x=2.0, start=start)
+    assert float(shown["mean"]) == pytest.approx(math.copysign(2 / 1.05, start) if start else 0.0, abs=0.02)
+    evidence = math.log(quad(lambda z: norm.pdf(2.0, abs(z), math.sqrt(0.05)) * norm.pdf(z), -8, 8, points=[-2, 0, 2])[0])
+    assert float(shown["evidence"]) == pytest.approx(evidence, abs=1e-6)
+    assert float(shown["missing"]) == pytest.approx(math.log(2), abs=0.01) if start else float(shown["missing"]) > 5
 
 
 # Errors -----------------------------------------------------------------------------------------------------------

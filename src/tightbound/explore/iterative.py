@@ -14,7 +14,7 @@ from tightbound.explore import Choice, Explorer, HeatMap, Line, Point, Points, S
 
 IMAGES = {"test image 74": 74, "test image 3": 3, "test image 12": 12}
 STARTS = tuple(np.linspace(-2.5, 2.5, 11).round(2))
-REACH, SIDE = 3.0, 61
+REACH, SIDE = 3.0, 41
 LEARNED, ADAM = 8, 40           # steps
 
 

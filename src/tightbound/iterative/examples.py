@@ -96,6 +96,8 @@ def two_level_gaps(upper: float = 0.5, lower: float = 0.5) -> dict[str, float]:
 
         q(z_1 | x) q(z_2 | z_1) and q(z_2 | x) q(z_1 | z_2, x):   0, for both are the exact posterior written down
         q(z_1 | x) q(z_2 | x):   -1/2 log(1 - rho^2), with rho the posterior's correlation
+
+    Both `upper` and `lower` are variances.
     """
     upper, lower = positive("upper", upper), positive("lower", lower)
     precision = torch.tensor([[1 / upper + 1 / lower, -1 / upper], [-1 / upper, 1 + 1 / upper]], dtype=torch.float64)
@@ -107,24 +109,26 @@ def two_level_gaps(upper: float = 0.5, lower: float = 0.5) -> dict[str, float]:
 # Several answers, equally good ---------------------------------------------------------------------------------------------
 
 class Absolute(nn.Module):
-    """z to |z|."""
+    """The absolute value of z."""
 
     def forward(self, z: Tensor) -> Tensor:
         return z.abs()
 
 
 def folded_vae(noise: float = 0.1, *, width: int = 32, seed: int = 0) -> vae.VAE:
-    """x = |z| + e, z ~ N(0, 1), e ~ N(0, noise): two answers to every x, and an encoder that has to give one."""
+    """A model with two answers to every x, and an encoder that has to give one: ``x = |z| + e, z ~ N(0, 1), e ~ N(0, noise)``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return vae.VAE(vae.DiagonalEncoder(vae.mlp(1, width, width), width, 1), Absolute(), FixedNoise(noise), 1)
 
 
 def folded_bound(x, mean, log_scale, noise: float = 0.1):
-    """The bound of q = N(m, s^2) on x = |z| + e in closed form, elementwise, in nats::
+    """The bound of q = N(m, s^2) for `folded_vae` in closed form, elementwise, in nats::
 
         E|z| = m erf(m / (s 2^(1/2))) + s (2/pi)^(1/2) exp(-m^2 / (2 s^2))
         L    = -(x^2 - 2 x E|z| + m^2 + s^2) / (2 noise) - 1/2 log(2 pi noise) - (m^2 + s^2) / 2 + log s + 1/2
+
+    Its arguments are broadcast against each other, and taken to double precision.
     """
     x, mean, log_scale = (torch.as_tensor(value, dtype=torch.float64) for value in (x, mean, log_scale))
     scale = log_scale.exp()
@@ -138,7 +142,7 @@ def folded_bound(x, mean, log_scale, noise: float = 0.1):
 class Scene(nn.Module):
     """A picture of two equal objects that stand at a and at -a: z = a (..., 2) to size * size pixels.
 
-    Each object is a bump exp(-|pixel - place|^2 / (2 width^2)). Which object is which, no picture can tell; and as a goes half
+    Each object is a bump, ``exp(-distance^2 / (2 width^2))`` at each pixel. Which object is which, no picture can tell; and as a goes half
     around the origin the two change places, so that no continuous function of the picture can name one of them.
     """
 
