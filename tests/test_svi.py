@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import random
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tightbound import DataProblem, Problem, data, divergences, families, laplace, mean_field, problems, svi
+from tightbound.checks import svi as checks
 from tightbound.distributions import Gaussian
 from tightbound.explore import svi as explorers
 
@@ -467,6 +469,49 @@ def test_the_explorer_of_steps_shows_the_methods_own_path(rho, S, schedule):
     assert float(frame["bound_average"]) == pytest.approx(float(bound.mean()), abs=4.5 * float(bound.std()) / 200_000**0.5 + 1e-3)
     assert (frame["bounds"] <= float(best.history[-1]) + 1e-3).all()
     assert (float(frame["missing"]) < 0.02) == (rho == 0.3 and schedule == "constant")
+
+
+def test_what_there_is_to_find_among_the_steps():
+    """The answers that the chapter gives."""
+    explorer = explorers.steps()
+    found = {(rho, S, schedule): explorer.frame(rho=rho, samples=S, schedule=schedule)
+             for rho in explorers.SIZES for S in explorers.SAMPLES for schedule in ("constant", "falling")}
+    value = {key: (float(frame["missing"]), float(frame["last"])) for key, frame in found.items()}
+    constant = {rho: value[rho, 1, "constant"] for rho in explorers.SIZES}
+    assert [round(value[0.1, S, "constant"][0], 3) for S in (16, 1)] == [0.018, 0.105]
+    assert [round(value[0.3, S, "constant"][0], 3) for S in (16, 1)] == [0.008, 1.589]
+    assert min(constant, key=lambda rho: constant[rho][0]) == 0.1 and min(constant, key=lambda rho: constant[rho][1]) == 0.05
+    assert [round(value[0.3, 1, schedule][1], 2) for schedule in ("falling", "constant")] == [0.07, 2.55]
+    assert [round(float(found[0.3, 1, "constant"][name]), 1) for name in ("sd_mu", "sd_tau")] == [1.2, 0.2]
+    worse = {(rho, S) for (rho, S, schedule), (average, last) in value.items() if average > last and schedule == "constant"}
+    assert worse == {(rho, S) for rho in (0.01, 0.02) for S in (1, 4, 16)} | {(0.05, 4), (0.05, 16)}
+    assert sum(average > last for (_, _, schedule), (average, last) in value.items() if schedule == "falling") > 15
+
+
+def test_what_there_is_to_find_among_the_rates():
+    explorer = explorers.rates()
+    best = {b: min(explorers.KAPPAS, key=lambda kappa: explorer.frame(kappa=kappa, tau=100, batch=b)["after_one"]) for b in (1, 64)}
+    assert best == {1: 1.0, 64: 0.5}
+    frame = explorer.frame(kappa=0.7, tau=1, batch=4)
+    assert (frame["one_run"] < frame["mean"]).mean() > 0.6
+    mean = explorer.frame(kappa=0.9, tau=1, batch=64)["mean"]
+    seen = np.unique(np.geomspace(64, explorers.PASSES * 512, 36).round().astype(int) // 64 * 64)
+    for end in (512, 1024):
+        i = int(np.searchsorted(seen, end))
+        assert seen[i] == end and mean[i] < mean[i - 1] and mean[i] < mean[i + 1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_project_asks_for_the_best_diagonal_normal_and_not_for_laplaces(seed):
+    log_joint = checks._draw_project(random.Random(seed))["log_joint"]
+    best = divergences.approximate(Problem(log_joint, 2), family="diagonal", num_starts=1)
+    mean, sd = checks._project(log_joint)
+    torch.testing.assert_close(best.q.mean.detach(), mean, rtol=0, atol=0.03)
+    torch.testing.assert_close(best.q.stddev.detach(), sd, rtol=0, atol=0.02)
+    mode, H = log_joint.mode()
+    assert float(torch.func.grad(log_joint)(mode).abs().max()) < 1e-6
+    torch.testing.assert_close(torch.func.hessian(lambda z: -log_joint(z))(mode), H)
+    assert bool((torch.linalg.eigvalsh(H) > 0).all()) and float((mode - mean).abs().max()) > 0.1
 
 
 def test_the_explorer_of_rates_ends_at_the_posterior_where_theory_says():

@@ -14,6 +14,7 @@ from torch import nn
 from torch.distributions import kl_divergence
 
 from tightbound import divergences, exact, importance, laplace, vae
+from tightbound.checks import vae as checks
 from tightbound.distributions import DiagonalGaussian, Gaussian, LowRankGaussian, PiecewiseConstant
 from tightbound.vae import encoders, evaluate, likelihoods
 
@@ -655,3 +656,70 @@ def test_starting_weights_come_from_the_seed_and_leave_the_global_stream():
     assert torch.equal(one.decoder[0].weight, two.decoder[0].weight)
     assert not torch.equal(one.decoder[0].weight, three.decoder[0].weight)
     assert likelihoods.make("gaussian").size == 1
+
+
+# The exercise on samples ---------------------------------------------------------------------------------------------
+
+def right_sample(mean, log_variance, eps):
+    return checks.sample.reference(mean, log_variance, eps)
+
+
+def from_numpy(mean, log_variance, eps):
+    z, log_q = (torch.tensor(part.numpy()) for part in right_sample(mean, log_variance, eps))
+    return z, log_q
+
+
+def by_torch(mean, log_variance, eps):
+    q = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    z = mean + q.stddev * eps
+    return z, q.log_prob(z.detach()).sum(-1)
+
+
+def of_own_noise(mean, log_variance, eps):
+    return right_sample(mean, log_variance, torch.randn_like(eps))
+
+
+@pytest.mark.parametrize(("function", "diagnosis", "words"), [
+    (right_sample, None, ""), (by_torch, None, ""),
+    (lambda mean, log_variance, eps: tuple(part.detach() for part in right_sample(mean, log_variance, eps)), "gradient cut",
+     "from z to the mean or"),
+    (from_numpy, "gradient cut", "from z to the mean or"),
+    (lambda mean, log_variance, eps: right_sample(mean.detach(), log_variance, eps), "gradient cut", "from z to the mean"),
+    (lambda mean, log_variance, eps: right_sample(mean, log_variance.detach(), eps), "gradient cut", "from z to the log variance"),
+    (of_own_noise, "own noise", "of `eps`")],
+    ids=["right", "by torch", "detached", "by NumPy", "no gradient of the mean", "no gradient of the width", "own noise"])
+def test_a_sample_is_made_of_the_given_noise_and_carries_the_gradient(function, diagnosis, words):
+    found = checks.sample.diagnose(function, seed=0)
+    assert found is None and diagnosis is None or found[0] == diagnosis and words in found[1]
+
+
+def test_typical_ways_to_the_likelihood_from_logits():
+    """Each is right for moderate logits, and is told what large ones do to it."""
+    def through_probabilities(hold):
+        def function(x, logits):
+            mu = hold(torch.sigmoid(logits))
+            return (x * mu.log() + (1 - x) * (1 - mu).log()).sum(-1)
+        return function
+
+    def shifted(small):
+        def function(x, logits):
+            mu = torch.sigmoid(logits)
+            return (x * (mu + small).log() + (1 - x) * (1 - mu + small).log()).sum(-1)
+        return function
+
+    def overflows(x, logits):
+        return (x * logits - torch.log1p(logits.exp())).sum(-1)
+
+    def by_library(x, logits):
+        return -torch.nn.functional.binary_cross_entropy(torch.sigmoid(logits), x, reduction="none").sum(-1)
+
+    right = [lambda x, logits: torch.distributions.Bernoulli(logits=logits).log_prob(x).sum(-1)]
+    surprised = [by_library, shifted(1e-7), shifted(1e-8), shifted(1e-12),
+                 through_probabilities(lambda mu: mu.clamp(1e-7, 1 - 1e-7)),
+                 lambda x, logits: checks.bernoulli.reference(x, logits.clamp(-30, 30))]
+    for seed in range(20):
+        for functions, name in ((right, None), (surprised, "a sure decoder that is wrong"), ([overflows], "overflow"),
+                                ([through_probabilities(lambda mu: mu)], "NaN")):
+            for function in functions:
+                found = checks.bernoulli.diagnose(function, seed=seed)
+                assert (found and found[0]) == name

@@ -143,7 +143,7 @@ def execute(root: Path) -> int:
 
 
 def executed(root: Path, notebook):
-    """A notebook as the last build executed it.
+    """The code cells of a notebook as the last build executed them.
 
     Raises:
         KeyError: when its code has not been executed.

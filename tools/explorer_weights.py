@@ -19,14 +19,15 @@ from tightbound.explore import plane
 from tightbound.explore.lattice import rounded
 from tightbound.training import fit
 
-SCHEDULE = ((40, 2e-3), (30, 1e-3), (20, 3e-4), (10, 1e-4))  # epochs, learning rate; the last with weights in bytes
+SCHEDULE = ((40, 2e-3), (30, 1e-3), (20, 3e-4), (15, 1e-4), (15, 2e-5))  # epochs, learning rate
+IN_STEPS = 3  # from this stage on the weights go in steps
 
 
-class Bytes(nn.Module):
+class Coarse(nn.Module):
     """Weights rounded as they are stored, with the gradient passed straight through: training makes up for the rounding."""
 
     def forward(self, weight):
-        return weight + (torch.tensor(rounded(weight.detach().numpy())) - weight).detach()
+        return weight + (torch.tensor(rounded(weight.detach().numpy(), plane.STEPS)) - weight).detach()
 
 
 def dynamic_elbo(model, x, *, generator):
@@ -49,10 +50,10 @@ def main() -> None:
     torch.manual_seed(0)
     model = plane.untrained()
     for seed, (num_epochs, rate) in enumerate(SCHEDULE):
-        if seed == len(SCHEDULE) - 1:
+        if seed == IN_STEPS:
             layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
             for layer in layers:
-                parametrize.register_parametrization(layer, "weight", Bytes())
+                parametrize.register_parametrization(layer, "weight", Coarse())
         fit(model, train, dynamic_elbo, num_epochs=num_epochs, batch_size=200, learning_rate=rate, seed=seed)
         print(f"{time.perf_counter() - began:.0f} s: bound on the test set {bound(model, test.images):.2f} nats", flush=True)
     for layer in layers:
@@ -65,7 +66,7 @@ def main() -> None:
     plane.save(model, examples=np.rint(255 * examples).astype(np.uint8), means=means.float().numpy(),
                labels=test.labels[:1000].numpy().astype(np.uint8))
     after = bound(plane.load()[0], test.images)
-    print(f"in bytes: {after:.3f} nats, {before - after:+.3f} lost; {plane.WEIGHTS.stat().st_size / 1000:.0f} kB")
+    print(f"in steps: {after:.3f} nats, {before - after:+.3f} lost; {plane.WEIGHTS.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

@@ -104,7 +104,8 @@ def differences(stored: NotebookNode, executed: NotebookNode) -> list[str]:
     Compared are the cells tagged `nbval-check-output`, as `pytest --nbval-lax` would: what they print and return.
     """
     found = []
-    for before, after in zip(stored.cells, executed.cells, strict=True):
+    code = [[cell for cell in notebook.cells if cell.cell_type == "code"] for notebook in (stored, executed)]
+    for before, after in zip(*code, strict=True):
         if CHECKED in before.metadata.get("tags", []):
             old, new = ([line for output in cell.outputs for line in text_of(output)] for cell in (before, after))
             if old != new:

@@ -52,6 +52,12 @@ minibatch = Check(
               "the ratio is upside down: it makes the sum over the batch smaller, where it must grow to that over all."),
         Wrong("sum times all", lambda log_prior, log_likelihoods, num_data: log_prior + num_data * log_likelihoods.sum(),
               "you multiplied the sum of the batch by N. That counts every datum as often as there are data in the batch."),
+        Wrong("for each datum", lambda log_prior, log_likelihoods, num_data: _minibatch(log_prior, log_likelihoods, num_data) / num_data,
+              "this is the log joint divided by N, nats per datum. Asked for is that of all data."),
+        Wrong("mean left out", lambda log_prior, log_likelihoods, num_data: log_prior + num_data * log_likelihoods,
+              "there is a number for every datum of the batch. Each of them estimates the log joint; asked for is one estimate from them all."),
+        Wrong("sum left out", lambda log_prior, log_likelihoods, num_data: log_prior + num_data / len(log_likelihoods) * log_likelihoods,
+              "there is a number for every datum of the batch: where do they come together to one?"),
         Wrong("minus the log joint", lambda log_prior, log_likelihoods, num_data: -_minibatch(log_prior, log_likelihoods, num_data),
               "the sign of the whole is turned: this is the energy."),
         Wrong("logarithm of a mean", lambda log_prior, log_likelihoods, num_data: log_prior + num_data * (
@@ -95,6 +101,8 @@ gradient = Check(
               "the first part is in log sigma, but the entropy's is in sigma: differentiate the entropy in log sigma too.", 1),
         Wrong("no deviation in the chain rule", lambda slopes, eps, log_sd: (slopes * eps).mean() + 1,
               "the chain rule lacks a factor: z = m + exp(log_sd) eps, so dz/dlog_sd is not eps alone.", 1),
+        Wrong("logarithm for the deviation", lambda slopes, eps, log_sd: (slopes * eps).mean() * log_sd + 1,
+              "the logarithm of the deviation stands where the deviation belongs: z = m + exp(log_sd) eps.", 1),
         Wrong("no noise in the chain rule", lambda slopes, eps, log_sd: slopes.mean() * torch.exp(log_sd) + 1,
               "the noise is missing: the deviation moves each draw in proportion to its own eps.", 1),
         Wrong("averages multiplied", lambda slopes, eps, log_sd: slopes.mean() * eps.mean() * torch.exp(log_sd) + 1,
@@ -159,7 +167,17 @@ r_hat = Check(
         Wrong("variance of the whole", lambda trace: (lambda n, W, B: torch.sqrt((n - 1) / n + B / trace.var()))(*_parts(trace)),
               "W is the variance of the whole trace. A drift is in that, too, and hides itself; take the mean of the variances within the halves."),
         Wrong("summed variances", lambda trace: (lambda n, W, B: _as_trace(n, 2 * W, B))(*_parts(trace)),
-              "W is the mean of the two variances, not their sum."),
+              "B/W is half of what it should be. Either W is the sum of the two variances, where their mean belongs, or B divides by the number of "
+              "means, two, and not by one less (as numpy's var does, unless told otherwise)."),
+        Wrong("W divided by the number", lambda trace: (lambda n, W, B: _as_trace(n, W * (n - 1) / n, B))(*_parts(trace)),
+              "W is a little too small: the variance within a half divides by n - 1, not by n (as numpy's var does, unless told otherwise)."),
+        Wrong("deviation within", lambda trace: (lambda h: torch.sqrt((h.shape[1] - 1) / h.shape[1] + h.mean(1).var() / h.std(1).mean()))(_halves(trace)),
+              "W is a standard deviation; it should be a variance, as B is."),
+        Wrong("deviation squared", lambda trace: (lambda h: torch.sqrt((h.shape[1] - 1) / h.shape[1] + h.mean(1).var() / h.std(1).mean()**2))(_halves(trace)),
+              "W is the square of a mean deviation. Take the mean of the two variances."),
+        Wrong("deviations, divided by the number", lambda trace: (lambda h: torch.sqrt((h.shape[1] - 1) / h.shape[1] + h.mean(1).std(correction=0)
+                                                                                      / h.std(1, correction=0).mean()))(_halves(trace)),
+              "standard deviations stand where variances belong, and they divide by the number of values, not by one less."),
         Wrong("only the ratio", lambda trace: (lambda n, W, B: torch.sqrt(B / W))(*_parts(trace)),
               "the term that does not hang on the drift, (n - 1)/n, is missing: without drift R-hat should be near 1."),
     ],
@@ -269,6 +287,9 @@ hoffman = Check(
         Wrong("heads and tails exchanged", lambda counts, heads, batch_size, num_data, t, delay, forgetting: _step(
             counts, _target(heads, batch_size, num_data).flip(0), _rho(t, delay, forgetting)),
               "heads and tails are exchanged in lambda-hat: the first count is that of heads."),
+        Wrong("tails first", lambda counts, heads, batch_size, num_data, t, delay, forgetting: _hoffman(
+            counts, heads, batch_size, num_data, t, delay, forgetting).flip(0),
+              "the two numbers are right, in the wrong order: heads come first."),
         Wrong("all flips for tails", lambda counts, heads, batch_size, num_data, t, delay, forgetting: _step(
             counts, 1 + num_data / batch_size * torch.tensor([heads, batch_size], dtype=torch.float64), _rho(t, delay, forgetting)),
               "the second count gets the whole batch: tails are the flips that are not heads."),
@@ -284,28 +305,56 @@ hoffman = Check(
 # 6. Project: a fit that knows when it is done -----------------------------------------------------------------------------
 
 def _draw_project(stream):
-    mean = _vector(stream, 2, 1.5)
-    sd, r = [stream.uniform(0.4, 2.0) for _ in range(2)], stream.choice([-1, 1]) * stream.uniform(0.6, 0.85)
-    covariance = torch.tensor([[sd[0]**2, r * sd[0] * sd[1]], [r * sd[0] * sd[1], sd[1]**2]], dtype=torch.float64)
-    return {"log_joint": _LogNormal(mean, covariance)}
+    mean, sd = _vector(stream, 2, 1.5).clamp(-3.5, 3.5), torch.tensor([stream.uniform(0.4, 1.6) for _ in range(2)], dtype=torch.float64)
+    steep = torch.tensor([stream.choice([0.5, 1.5]) for _ in range(2)], dtype=torch.float64)
+    return {"log_joint": _TwoPieces(mean, sd, steep, stream.choice([-1, 1]) * stream.uniform(0.35, 0.45))}
 
 
-class _LogNormal:
-    """A log joint of two latents, as a function; what it is made of is for the reference alone."""
+class _TwoPieces:
+    """A log joint of two latents, as a function; what it is made of is for the reference alone.
 
-    def __init__(self, mean: Tensor, covariance: Tensor):
-        self._mean, self._covariance, self._precision = mean, covariance, torch.linalg.inv(covariance)
+    A concave parabola whose curvature differs on the two sides of a ridge in each latent, tilted, with a product of both::
+
+        u = (z - m)/s,      log joint = const + sum_i (tilt_i u_i - above_i [u_i > 0] u_i^2/2 - below_i [u_i < 0] u_i^2/2) + r u_1 u_2
+
+    above + below = 2, so the curvature is 1 on average under any normal that is centred at m, and the tilt (above - below)
+    phi(0), phi the standard normal density, is what its slopes miss: the best diagonal normal has the mean m and the deviations
+    s. Its mode is elsewhere.
+    """
+
+    def __init__(self, mean: Tensor, sd: Tensor, above: Tensor, product: float):
+        self._mean, self._sd, self._above, self._below, self._product = mean, sd, above, 2 - above, product
+        self._tilt = (self._above - self._below) / math.sqrt(2 * math.pi)
 
     def __call__(self, z: Tensor) -> Tensor:
-        offset = z - self._mean
-        return -3.0 - 0.5 * ((offset @ self._precision) * offset).sum(-1)
+        u = (z - self._mean) / self._sd
+        pieces = self._tilt * u - 0.5 * self._above * u.clamp(min=0).square() - 0.5 * self._below * u.clamp(max=0).square()
+        return pieces.sum(-1) + self._product * u.prod(-1) - 3.0
 
     def __repr__(self):
         return f"a function of z (..., 2), {float(self(torch.zeros(2, dtype=torch.float64))):.6f} at zero"
 
+    def mode(self) -> tuple[Tensor, Tensor]:
+        """Where it is highest, and the Hessian of minus the log joint there: Newton's steps, from the middle."""
+        u = torch.zeros(2, dtype=torch.float64)
+        for _ in range(20):
+            curvature = torch.where(u > 0, self._above, self._below)
+            H = torch.diag(curvature)
+            H[0, 1] = H[1, 0] = -self._product
+            u = u + 0.7 * torch.linalg.solve(H, self._tilt - H @ u)
+        return self._mean + self._sd * u, H / (self._sd[:, None] * self._sd)
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviations of the posterior itself, on a grid."""
+        side = torch.linspace(-12, 12, 301, dtype=torch.float64)
+        u = torch.stack(torch.meshgrid(side, side, indexing="ij"), -1).reshape(-1, 2)
+        share = self(self._mean + self._sd * u).softmax(0)
+        mean = share @ u
+        return self._mean + self._sd * mean, self._sd * (share @ (u - mean).square()).sqrt()
+
 
 def _project(log_joint):
-    return log_joint._mean, log_joint._precision.diagonal().rsqrt()
+    return log_joint._mean, log_joint._sd
 
 
 project = Check(
@@ -314,12 +363,18 @@ project = Check(
         Wrong("mean at zero", lambda log_joint: torch.zeros(2, dtype=torch.float64),
               "the mean is still at zero: is it updated, and does it go up the bound?"),
         Wrong("mean mirrored", lambda log_joint: -log_joint._mean, "the mean has the wrong sign: the search seems to have run in a mirror."),
-        Wrong("posterior's own deviations", lambda log_joint: log_joint._covariance.diagonal().sqrt(),
+        Wrong("mode", lambda log_joint: log_joint.mode()[0],
+              "this is the mode, where the log joint is highest at a point. The ELBO averages it over the whole of q, and these posteriors are lopsided."),
+        Wrong("posterior's own mean", lambda log_joint: log_joint.moments()[0],
+              "this is the mean of the posterior itself. The best diagonal q of a lopsided posterior has another."),
+        Wrong("posterior's own deviations", lambda log_joint: log_joint.moments()[1],
               "these are the deviations of the posterior. By reverse KL a diagonal q has narrower ones, for it cannot follow the correlation.", 1),
-        Wrong("variances", lambda log_joint: 1 / log_joint._precision.diagonal(), "these are variances; asked for are standard deviations.", 1),
-        Wrong("log deviations", lambda log_joint: -0.5 * log_joint._precision.diagonal().log(),
+        Wrong("curvature at the mode", lambda log_joint: log_joint.mode()[1].diagonal().rsqrt(),
+              "these come from the curvature at the mode, as Laplace would have it. What counts is the curvature on average over q.", 1),
+        Wrong("variances", lambda log_joint: log_joint._sd**2, "these are variances; asked for are standard deviations.", 1),
+        Wrong("log deviations", lambda log_joint: log_joint._sd.log(),
               "these are the logarithms of the deviations; take the exponential before you return.", 1),
-        Wrong("precisions", lambda log_joint: log_joint._precision.diagonal(), "these are precisions, one over the variances.", 1),
+        Wrong("precisions", lambda log_joint: log_joint._sd**-2, "these are precisions, one over the variances.", 1),
         Wrong("deviations of one", lambda log_joint: torch.ones(2, dtype=torch.float64),
               "the deviations are still one: are they updated?", 1),
         Wrong("no deviations", lambda log_joint: torch.zeros(2, dtype=torch.float64),

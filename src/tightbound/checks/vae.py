@@ -95,7 +95,48 @@ def _sample(mean, log_variance, eps):
             -0.5 * (eps**2 + log_variance + LOG_2PI).sum(-1))
 
 
-sample = Check(
+class _ThroughNoise(Check):
+    """A check that also asks that z be made of the noise that was given, and carry the gradient.
+
+    Values alone show neither: a sample whose gradient was cut has the right ones, and one of other noise only looks wrong.
+    """
+
+    def diagnose(self, function, *, seed=None):
+        found = super().diagnose(function, seed=seed)
+        if found is None:
+            return _gradient_cut(function, _draw_sample(random.Random(seed)))
+        if found[0] == "other" and _differs_from_call_to_call(function, _draw_sample(random.Random(seed))):
+            return "own noise", ("two calls with the same arguments give different samples: your function draws noise of its own. "
+                                 "Make the samples of `eps`, which was drawn beforehand.")
+        return found
+
+
+def _gradient_cut(function, instance) -> tuple[str, str] | None:
+    """What to say if the samples do not pass the gradient on to the mean and the log variance."""
+    inputs = [instance[name].clone().requires_grad_() for name in ("mean", "log_variance")]
+    cut = ("the values are right, but no gradient passes from z to {}. Without it an encoder cannot learn: "
+           "what in your function cuts it off (`detach`, `no_grad`, `.item()`, a new tensor made of numbers)?")
+    try:
+        z = function(mean=inputs[0], log_variance=inputs[1], eps=instance["eps"])[0]
+        wanted = torch.autograd.grad(_sample(*inputs, instance["eps"])[0].square().sum(), inputs)
+        found = torch.autograd.grad(torch.as_tensor(z).square().sum(), inputs, allow_unused=True)
+    except Exception:  # of NumPy, or of a tensor without a history
+        return "gradient cut", cut.format("the mean or the log variance")
+    for name, one, other in zip(("the mean", "the log variance"), found, wanted):
+        if one is None or not torch.allclose(one, other):
+            return "gradient cut", cut.format(name)
+    return None
+
+
+def _differs_from_call_to_call(function, instance) -> bool:
+    try:
+        first, second = (torch.as_tensor(function(**instance)[0]) for _ in range(2))
+    except Exception:  # what is wrong with the values has been said already
+        return False
+    return not torch.equal(first, second)
+
+
+sample = _ThroughNoise(
     "a reparametrised sample", draw=_draw_sample, reference=_sample, outputs=["z", "log q"],
     wrongs=[
         Wrong("stretched by the variance", lambda mean, log_variance, eps: mean + log_variance.exp() * eps,
@@ -137,10 +178,11 @@ sample = Check(
 # 3. The likelihood, from logits -------------------------------------------------------------------------------------------
 
 def _draw_bernoulli(stream):
-    size = stream.randint(2, 4), stream.randint(5, 9)
-    logits = _table(stream, *size, scale=stream.choice([2.0, 2.0, 600.0]))
+    size = stream.randint(3, 4), stream.randint(5, 9)
+    logits = _table(stream, *size, scale=stream.choice([2.0, 800.0]))
     x = torch.tensor([[float(stream.random() < 0.5) for _ in range(size[1])] for _ in range(size[0])], dtype=torch.float64)
-    sure = logits.abs() > 30  # where the decoder is sure, it is mostly right, so that answers stay of a size
+    sure = logits.abs() > 30
+    sure[-1] = False  # in the last picture a sure decoder may be wrong, and pays hundreds of nats; in the others it is right
     return {"x": torch.where(sure, (logits > 0).double(), x), "logits": logits}
 
 
@@ -150,6 +192,17 @@ def _pixels(x, logits):
 
 def _bernoulli(x, logits):
     return _pixels(x, logits).sum(-1)
+
+
+def _overflowing(x, logits):
+    """x l - log(1 + e^l) as it stands; NaN, at which anything goes, where e^l is infinite."""
+    found = (x * logits - (1 + logits.exp()).log()).sum(-1)
+    return found.where(found.isfinite(), torch.nan)
+
+
+def _unless_surprised(x, logits):
+    """The right answer; NaN, at which anything goes, where a pixel had less than one chance in twenty."""
+    return _bernoulli(x, logits).where(_pixels(x, logits).amin(-1) > math.log(0.05), torch.nan)
 
 
 bernoulli = Check(
@@ -181,6 +234,14 @@ bernoulli = Check(
               "this is not normalised: the probabilities of black and white do not add up to one."),
         Wrong("softplus of black pixels only", lambda x, logits: (x * logits - (1 - x) * softplus(logits)).sum(-1),
               "log(1 + e^logit) belongs to every pixel, black or white."),
+        Wrong("sign in the softplus", lambda x, logits: (x * logits - softplus(-logits)).sum(-1),
+              "the logit has the wrong sign inside log(1 + e^...). Try a logit of 5 and a black pixel, which should cost next to nothing."),
+        Wrong("overflow", _overflowing,
+              "right for logits of a moderate size. But e^800 is infinite to a computer: log(1 + e^l) has to be found without e^l."),
+        Wrong("a sure decoder that is wrong", _unless_surprised,
+              "right where the pictures are what the decoder expects, but not where it is sure and wrong. With a logit of 800 a white "
+              "pixel costs 800 nats; a probability that was rounded, clamped, or kept from zero by a small number, hides it. "
+              "Stay with the logits."),
     ],
     hints=["log sigmoid(l) = l - log(1 + e^l), and log(1 - sigmoid(l)) = -log(1 + e^l). What do the two share?",
            "x l - log(1 + e^l) for every pixel, then a sum over the last dimension. For large l, e^l overflows: log(1 + e^l) has a name.",
@@ -206,6 +267,8 @@ bounds = Check(
     "bounds from log weights", draw=_draw_bounds, reference=_bounds, outputs=["ELBO", "L_K"],
     when_nan="Weights of e^-1500 are 0 to a computer, and log 0 is not a number that one wants: stay in logarithms.",
     wrongs=[
+        Wrong("one sample", lambda log_weights: log_weights[0],
+              "this is the first sample alone. It estimates the ELBO, too, but all K are to be used."),
         Wrong("sum of log weights", lambda log_weights: log_weights.sum(0),
               "you added up the log weights; the ELBO is their mean."),
         Wrong("the other bound in place of the ELBO", lambda log_weights: _iwae(log_weights),
@@ -261,6 +324,8 @@ gaps = Check(
               "you summed over the pictures; the mean is asked for."),
         Wrong("approximation gap, not averaged", lambda log_evidence, best, encoders: log_evidence - best,
               "there is one number a picture; their mean is asked for."),
+        Wrong("median of the approximation gap", lambda log_evidence, best, encoders: (log_evidence - best).median(),
+              "you took the median over the pictures; the mean is asked for, so that the two parts add up to the mean gap."),
         Wrong("the encoder's part in place of the family's", lambda log_evidence, best, encoders: (best - encoders).mean(),
               "this is what the encoder loses; the approximation gap is what even the best member of the family leaves."),
         Wrong("sign of the amortisation gap", lambda log_evidence, best, encoders: (encoders - best).mean(),
@@ -310,6 +375,22 @@ def _bound(x, encoder, decoder, eps):
     return reconstruction.mean(0) - rate
 
 
+def _halves_swapped(x, encoder, decoder, eps):
+    return _bound(x, lambda x: encoder(x).roll(eps.shape[-1], -1), decoder, eps)
+
+
+def _by_samples(x, encoder, decoder, eps):
+    """The reconstruction (S, B), and log q - log p at the samples, (S, B), whose mean over q is the rate."""
+    mean, log_scale = encoder(x).chunk(2, -1)
+    z = mean + log_scale.exp() * eps
+    return _bernoulli(x, decoder(z)), 0.5 * (z**2 - eps**2 - 2 * log_scale).sum(-1)
+
+
+def _logits_averaged(x, encoder, decoder, eps):
+    mean, log_scale = encoder(x).chunk(2, -1)
+    return _bernoulli(x, decoder(mean + log_scale.exp() * eps).mean(0)) - _rate(mean, 2 * log_scale)
+
+
 def _other(combine, **options):
     """A wrong answer made of reconstruction (S, B) and rate (B,)."""
     return lambda x, encoder, decoder, eps: combine(*_parts(x, encoder, decoder, eps, **options))
@@ -340,6 +421,24 @@ bound = Check(
               "the noise is not stretched: q has a width of its own."),
         Wrong("log scale for log variance", _other(lambda r, k: r.mean(0) - k, noise=lambda log_scale: (0.5 * log_scale).exp()),
               "the encoder's second half is the log of the standard deviation; you took it for that of the variance when stretching."),
+        Wrong("rate of log variances", lambda x, encoder, decoder, eps: (
+                  _parts(x, encoder, decoder, eps)[0].mean(0) - _rate(*encoder(x).chunk(2, -1))),
+              "the rate takes the encoder's second half for logarithms of variances, as in exercise 1. Here they are those of "
+              "standard deviations."),
+        Wrong("log variances throughout", lambda x, encoder, decoder, eps: (
+                  _parts(x, encoder, decoder, eps, noise=lambda log_scale: (0.5 * log_scale).exp())[0].mean(0)
+                  - _rate(*encoder(x).chunk(2, -1))),
+              "you took the encoder's second half for logarithms of variances, in the samples and in the rate. They are those of "
+              "standard deviations."),
+        Wrong("halves swapped", _halves_swapped,
+              "the encoder's two halves are swapped: the means come first, the logarithms of the standard deviations second."),
+        Wrong("rate by samples", lambda x, encoder, decoder, eps: (lambda r, k: (r - k).mean(0))(*_by_samples(x, encoder, decoder, eps)),
+              "an honest estimate of the ELBO, but its rate is an average over the samples, and noisy. The rate is asked for in closed form."),
+        Wrong("the other bound", lambda x, encoder, decoder, eps: (
+                  (lambda r, k: (r - k).logsumexp(0) - math.log(len(r)))(*_by_samples(x, encoder, decoder, eps))),
+              "this is L_K, the logarithm of the mean weight. In the ELBO the logarithm stands inside the average."),
+        Wrong("logits averaged", _logits_averaged,
+              "you averaged the logits over the samples before the likelihood. It is the log-likelihood that is averaged over q."),
         Wrong("sample not averaged", _other(lambda r, k: r - k), "there is one number for every sample: average over the first dimension."),
         Wrong("mean over pictures", _other(lambda r, k: (r.mean(0) - k).mean()),
               "you averaged over the pictures; one number a picture is asked for."),
@@ -361,12 +460,12 @@ quiz = Quiz("vae", [
         Option("the rate has fallen.", "It may have risen: a narrower, better placed q costs more and reconstructs better.")]),
     Question("In a table, model A has an ELBO of −85.2 and model B an IS(5000) of −84.9, on the same test set. Which is better?", [
         Option("B: its number is higher.", "The two numbers lie below their truths by different amounts. A's log p(x) may well be above B's."),
-        Option("One cannot tell.", "An ELBO is below log p(x) by the whole gap, IS(5000) by less. Compare like with like.", True),
         Option("A: an ELBO is a bound, IS an estimate, which may be too high.", "On average IS is a lower bound as well; it is rarely too high by much."),
-        Option("B, for IS(5000) is practically exact.", "In this chapter it missed up to ten nats on a picture where the encoder was wrong.")]),
+        Option("B, for IS(5000) is practically exact.", "In this chapter it missed up to ten nats on a picture where the encoder was wrong."),
+        Option("One cannot tell.", "An ELBO is below log p(x) by the whole gap, IS(5000) by less. Compare like with like.", True)]),
     Question("A colleague feeds grey pixels to the Bernoulli formula and reports 77.3 nats on MNIST; the best published models report about 79. What do you say?", [
-        Option("Congratulations.", "They would be due if both numbers measured the same thing."),
         Option("The two numbers measure different things.", "The one is a cross-entropy of grey values, the other minus a log probability of black-and-white pictures.", True),
+        Option("Congratulations.", "They would be due if both numbers measured the same thing."),
         Option("Subtract log 256 for each pixel and compare.", "That turns a density into a probability of levels, but the Bernoulli formula on grey values is no density to begin with."),
         Option("It is the sign that is wrong.", "Signs are fine: both are positive numbers to be made small.")]),
     Question("The rate of one latent is zero on every picture. What does the encoder say about it?", [

@@ -16,7 +16,7 @@ FLIPS = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100, 200)
 
 def coin() -> Explorer:
     """The coin, with a flat prior: the exact joint density and Laplace's parabola, in p or in logit p."""
-    grids = {"p": np.linspace(0.0, 1.0, 161).clip(1e-9, 1 - 1e-9), "logit": np.linspace(-6.0, 6.0, 161)}
+    grids = {"p": np.linspace(0.0, 1.0, 121).clip(1e-9, 1 - 1e-9), "logit": np.linspace(-6.0, 6.0, 121)}
 
     def grid(coordinate):
         return {"z": grids[coordinate]}

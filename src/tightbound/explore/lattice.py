@@ -79,12 +79,15 @@ def in_steps(rows: np.ndarray, steps: int, kind: type) -> tuple[np.ndarray, np.n
     return low, span, coded.astype(kind)
 
 
-def rounded(rows: np.ndarray) -> np.ndarray:
-    """Rows (n, m) in 255 equal steps each, as `Packer.add_bytes` stores them; rows of up to 8 numbers as they are."""
+def rounded(rows: np.ndarray, steps: int = 255) -> np.ndarray:
+    """Rows (n, m) in so many equal steps each; rows of up to 8 numbers as they are.
+
+    `Packer.add_bytes` stores them exactly where the number of steps divides 255, in less space where they are few.
+    """
     if rows.shape[1] <= 8:
         return rows
-    low, span, coded = in_steps(rows, 255, np.uint8)
-    return low[:, None] + span[:, None] / 255 * coded
+    low, span, coded = in_steps(rows, steps, np.uint8)
+    return low[:, None] + span[:, None] / steps * coded
 
 
 def in_logarithms(low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -1,10 +1,10 @@
-"""A VAE of MNIST with two latents, small enough for a page: its weights take one byte each.
+"""A VAE of MNIST with two latents, small enough for a page: its weights take 51 steps each.
 
     python tools/explorer_weights.py        trains it anew
 
-Every row of a weight matrix is stored in 255 equal steps between its least and its greatest number. The last passes of the
+Every row of a weight matrix is stored in 51 equal steps between its least and its greatest number. The last passes of the
 training go with weights so rounded, and make up for it: on MNIST's test set the bound was -140.5 nats before them, and is
--140.6 with the weights as they are stored.
+-141.9 with the weights as they are stored, which take two thirds of the space of whole bytes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tightbound.vae import VAE, Bernoulli, DiagonalEncoder, mlp
 
 WEIGHTS = Path(__file__).with_name("plane.npz")
 SIDE = 28
+STEPS = 51  # a divisor of 255, as bytes need; so few compress well
 
 
 def untrained() -> VAE:
@@ -48,7 +49,7 @@ def save(model: VAE, **more: np.ndarray) -> None:
     for name, value in model.state_dict().items():
         value = value.detach().double().numpy()
         if value.ndim == 2:
-            low, span, stored[name] = in_steps(value, 255, np.uint8)
+            low, span, stored[name] = in_steps(value, STEPS, np.uint8)
             stored[f"{name} ends"] = np.stack([low, span])
         else:
             stored[name] = value.astype(np.float32)
@@ -59,4 +60,4 @@ def _unpacked(stored: np.ndarray, ends: np.ndarray | None) -> Tensor:
     if ends is None:
         return torch.tensor(stored, dtype=torch.float64)
     low, span = ends[..., None]
-    return torch.tensor(low + span / 255 * stored)
+    return torch.tensor(low + span / STEPS * stored)

@@ -58,7 +58,8 @@ def steps() -> Explorer:
         return {"x": shown[:, 0], "y": shown[:, 1].exp(), "cloud_x": path[T // 2::4, 0], "cloud_y": path[T // 2::4, 1].exp(),
                 "average_x": [float(q.mean[0])], "average_y": [float(q.mean[1].exp())],
                 "bounds": _bounds(shown).clamp(min=LOWEST), "last": top - float(_bounds(path[-100:]).mean()),
-                "bound_average": bound_average, "missing": max(top - bound_average, 0.0), "averaged": [max(bound_average, LOWEST)] * 2}
+                "bound_average": bound_average, "missing": max(top - bound_average, 0.0), "sd_mu": float(q.stddev[0]),
+                "sd_tau": float(q.stddev[1]), "averaged": [max(bound_average, LOWEST)] * 2}
 
     def figure():
         fig, (left, right) = figures.subplots(1, 2, figsize=(7.4, 3.6))
@@ -90,7 +91,9 @@ def steps() -> Explorer:
             smooth line that has not arrived after four hundred steps; large ones arrive at once and then dance around the
             cross in a cloud, the wider the fewer draws; the square sits near the cross. With falling steps the cloud
             shrinks on the way.""",
-        readout=["the last iterates lie {last:.2f} nats below the best diagonal q, on average; the average of the second half {missing:.3f}"])
+        readout=["the last hundred iterates lie {last:.2f} nats below the best diagonal q, on average; the average of the second half {missing:.3f}",
+                 "the average's standard deviations: {sd_mu:.1f} in mu, {sd_tau:.1f} in log tau; the best: "
+                 f"{float(best.q.stddev[0]):.1f} and {float(best.q.stddev[1]):.1f}"])
 
 
 KAPPAS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)

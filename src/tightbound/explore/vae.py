@@ -8,6 +8,7 @@ from functools import lru_cache
 import contourpy
 import numpy as np
 import torch
+from matplotlib.patches import Circle
 from torch import nn
 
 from tightbound import divergences, em, figures, vae
@@ -16,13 +17,13 @@ from tightbound.distributions import DiagonalGaussian
 from tightbound.explore import (Choice, Drawing, Ellipse, Explorer, Formula, Image, Line, Network, Point, Points, Slider)
 from tightbound.explore.plane import SIDE, load
 
-REACH = 3.2  # of the latent plane that is shown
+REACH = 3.4  # of the latent plane that is shown
 
 
 def plane() -> Explorer:
     """The latent plane of MNIST: a point that can be dragged, and the digit that the decoder makes of it."""
     model, more = load()
-    stops = np.linspace(-3, 3, 41).round(2)
+    stops = np.linspace(-3, 3, 31).round(2)
 
     def ring(z):
         square = z[0] ** 2 + z[1] ** 2
@@ -31,24 +32,24 @@ def plane() -> Explorer:
     def figure():
         fig, (left, right) = figures.subplots(1, 2, figsize=(7.4, 3.7))
         _plane(left, more)
-        right.set(xlim=(0, SIDE), ylim=(0, SIDE), xticks=[], yticks=[], title="p(x = 1 | z), pixel by pixel")
-        right.set_box_aspect(1)
+        left.set_title("held-out digits; dotted: 1, 2, 3 deviations of the prior", fontsize=8)
+        _sheet(right, SIDE, "p(x = 1 | z), pixel by pixel")
         return fig
 
     return Explorer(
         [ring, Network(model.decoder, ["z"], "logits", (SIDE, SIDE), small=True),
          Formula("sigmoid", ["logits"], "ink", (SIDE, SIDE)), Formula("paper", ["ink"], "picture", (SIDE, SIDE))],
-        {"z": Point("latents", stops, stops, (0.9, 0.15), names=("z1", "z2"))},
+        {"z": Point("latents", stops, stops, (0.8, 0.2), names=("z1", "z2"))},
         figure, [Image(axes=1, z="picture", extent=(0, SIDE, 0, SIDE)),
                  Ellipse(mean=[0.0, 0.0], covariance="circle", radii=(1,), role="accent", width=1.3,
-                         label="as far out: the prior is as dense")],
+                         label="ring through your point: the prior is the same all along it")],
         title="Explorer: the plane of digits",
         alt="""Left, a plane of two latents, in which small numerals show where the encoder puts some two hundred handwritten digits
             of MNIST that no training saw, each as the numeral of its class. Zeros, ones, sixes and sevens have regions of their
             own, fours and nines share one, and twos, threes, fives and eights crowd the middle. A point can be dragged through it.
             Right, the picture that the decoder makes of the point, which changes smoothly: inside a region a clean digit, on
-            the way from one region to the next a blend of two, far out a bold one that hardly changes.""",
-        readout=["of a hundred draws from the prior {further:.1f} lie further out"])
+            the way from one region to the next a blend of two, far out mostly the same one, thicker, thinner or frayed.""",
+        readout=["of a hundred draws from the prior, about {further:.0f} lie outside the ring"])
 
 
 def draw() -> Explorer:
@@ -59,10 +60,9 @@ def draw() -> Explorer:
     def figure():
         fig, (left, middle, right) = figures.subplots(1, 3, figsize=(8.4, 3.1))
         for ax, title in ((left, "x: draw here"), (right, "reconstruction")):
-            ax.set(xlim=(0, SIDE), ylim=(0, SIDE), xticks=[], yticks=[], title=title)
-            ax.set_box_aspect(1)
-        _plane(middle, more, num_labels=110)
-        middle.set(title="q(z | x)")
+            _sheet(ax, SIDE, title)
+        _plane(middle, more, num_labels=80)
+        middle.set_title("q(z | x), among held-out digits", fontsize=10)
         return fig
 
     box = (0, SIDE, 0, SIDE)
@@ -73,23 +73,29 @@ def draw() -> Explorer:
          Formula("rate", ["code"], "rate"), Network(model.decoder, ["mean"], "logits", (SIDE, SIDE), small=True),
          Formula("sigmoid", ["logits"], "again", (SIDE, SIDE)), Formula("paper", ["again"], "print", (SIDE, SIDE)),
          Formula("bernoulli", ["x", "logits"], "fit")],
-        {"ink": Drawing("your drawing", (SIDE, SIDE), {**names, "a blank sheet": np.zeros(SIDE**2)}, "a 3", extent=box)},
+        {"ink": Drawing("your drawing", (SIDE, SIDE), {**names, "a blank sheet": np.zeros(SIDE**2)}, "a 7", extent=box)},
         figure, [Image(z="sheet", extent=box), Image(axes=2, z="print", extent=box),
-                 Ellipse(axes=1, mean="mean", covariance="covariance", radii=(1, 2, 3), label="encoder's q(z | x), to three deviations")],
+                 Ellipse(axes=1, mean="mean", covariance="covariance", radii=(3,), label="encoder's q(z | x), out to three deviations")],
         title="Explorer: draw a digit",
         alt="""Three panels. Left, a sheet of 28 by 28 black or white pixels on which one can draw; it opens with a
-            handwritten three. Middle, the plane of two latents with small numerals where digits of each class lie, and the
-            encoder's Gaussian for the drawing, a small ellipse among the threes. Right, the picture that the decoder makes of the
-            Gaussian's mean, a soft typical three. As strokes are added the ellipse wanders to where such digits lie, and the
-            reconstruction turns into that digit.""",
+            handwritten seven. Middle, the plane of two latents with small numerals where digits of each class lie, and the
+            encoder's Gaussian for the drawing, a small ellipse at the outer edge of the sevens. Right, the picture that the decoder
+            makes of the Gaussian's mean, a soft typical seven. As a stroke closes the seven's top to a loop, the ellipse goes over to
+            the nines, most of the way at one stroke and before the loop is closed, and the reconstruction is a nine.""",
         readout=["rate, KL from q to the prior, = {rate:.2f} nats; log p(x | z) at the mean of q = {fit:.1f} nats"])
 
 
-def _plane(ax, more, num_labels: int = 240) -> None:
+def _sheet(ax, side: int, title: str) -> None:
+    """Where a picture lies: a frame, without ticks."""
+    ax.set(xlim=(0, side), ylim=(0, side), xticks=[], yticks=[], title=title)
+    ax.spines[:].set_visible(True)
+    ax.set_box_aspect(1)
+
+
+def _plane(ax, more, num_labels: int = 180) -> None:
     """The latent plane: where the encoder puts digits, each as the numeral of its class, and the prior's deviations."""
     for radius in (1, 2, 3):
-        turn = np.linspace(0, 2 * np.pi, 73)
-        ax.plot(radius * np.cos(turn), radius * np.sin(turn), **figures.line("prior", lw=1))
+        ax.add_patch(Circle((0, 0), radius, fill=False, lw=1, ec=figures.colour("prior"), ls=(0, figures.DASHES["prior"])))
     placed = np.empty((0, 2))
     for (x, y), label in zip(more["means"], more["labels"]):
         near = len(placed) and np.abs(placed - (x, y)).max(1).min() < 0.13
@@ -101,7 +107,7 @@ def _plane(ax, more, num_labels: int = 240) -> None:
 
 
 SAMPLES = (1, 5, 20, 50, 200, 1000, 5000)
-SHOWN = 120       # samples that are drawn
+SHOWN = 80        # samples that are drawn
 
 @lru_cache
 def images() -> dict[str, int]:
@@ -131,28 +137,27 @@ def posterior() -> Explorer:
         size[: len(shares)] = 1.2 + 12 * shares.sqrt()
         at = np.arange(SHOWN) < samples
         estimate = float(log_weights.logsumexp(0)) - math.log(samples)
-        return {"estimate": estimate, "short": found["still"]["truth"] - estimate,
+        return {"estimate": estimate, "off": round(estimate - found["still"]["truth"], 2) + 0.0,  # no "-0.00"
                 "ess": float(torch.exp(2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0))),
                 "size": np.where(at, size, 0.0), "x": np.where(at, found["z"][:, 0], np.nan),
                 "y": np.where(at, found["z"][:, 1], np.nan)}
 
     def figure(image):
         fig, (left, right) = figures.subplots(1, 2, figsize=(7.4, 3.7), gridspec_kw={"width_ratios": [1, 2.2]})
-        left.set(xlim=(0, 8), ylim=(0, 8), xticks=[], yticks=[], title="x")
-        left.set_box_aspect(1)
+        _sheet(left, 8, "x")
         (x0, x1), (y0, y1) = known(image)["box"]
         right.set(xlim=(x0, x1), ylim=(y0, y1), xlabel="z1", ylabel="z2", title="p(z | x) and q(z | x)")
         return fig
 
     return Explorer(
-        [still, weighted], {"image": Choice("image", list(names), list(names)[0]), "samples": Slider("samples", SAMPLES, 50)},
+        [still, weighted], {"image": Choice("image", list(names), list(names)[0]), "samples": Slider("samples", SAMPLES, 20)},
         figure,
         [Image(z="picture", extent=(0, 8, 0, 8)),
          Line(axes=1, x="contour_x", y="contour_y", role="truth", label="exact posterior: e^-1/2, e^-2, e^-9/2 of its peak"),
          Ellipse(axes=1, mean="mean", covariance="covariance", radii=(1, 2, 3), label="encoder's q(z | x), to three deviations"),
          Ellipse(axes=1, mean="best_mean", covariance="best_covariance", radii=(1, 2, 3), role="accent", width=1.4,
                  label="best diagonal Gaussian, found for this image"),
-         Points(axes=1, x="x", y="y", size="size", role="bound", alpha=0.45, label="samples of q, larger by weight (at most 120)")],
+         Points(axes=1, x="x", y="y", size="size", role="bound", alpha=0.45, label=f"samples of q, larger by weight (at most {SHOWN})")],
         title="Explorer: the posterior of one image",
         alt="""Left, a handwritten digit of 8 by 8 black or white pixels. Right, the plane of its two latents: the exact posterior as
             solid contours, the encoder's Gaussian as dashed ellipses, and samples from it as dots, larger where their weight is
@@ -160,7 +165,7 @@ def posterior() -> Explorer:
             list the encoder's ellipses lie beside the contours, at last far away, and one or two dots carry all the weight. Finer
             ellipses show the best Gaussian for the image: it lies over the contours even where the encoder's does not.""",
         readout=["log p(x) = {truth:.2f} nats exactly; ELBO of the encoder's q {bound:.2f}, gap {gap:.2f}, of the best {best_bound:.2f}, gap {best_gap:.2f}",
-                 "from {samples:d} samples: log of the mean weight {estimate:.2f}, short by {short:.2f} nats; effective samples {ess:.1f}"])
+                 "from {samples:d} samples: log of the mean weight {estimate:.2f}, off by {off:+.2f} nats; effective samples {ess:.1f}"])
 
 
 def _posterior(model, image) -> dict:
