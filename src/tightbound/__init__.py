@@ -6,7 +6,7 @@ The package of the book *Tightening the Bound*. One identity carries it::
 """
 
 from tightbound import (device, distributions, divergences, em, exact, families, flows, gradients, importance,
-                        laplace, mean_field, perturbation, problems, questions, svi, training, vae,
+                        iterative, laplace, mean_field, perturbation, problems, questions, svi, training, vae,
                         vae_practice)
 from tightbound.approximation import Approximation, League, effective_sample_size, league
 from tightbound.estimate import Estimate
@@ -16,5 +16,5 @@ __version__ = "0.1.0"
 
 __all__ = ["Approximation", "DataProblem", "Estimate", "League", "Problem", "device", "distributions",
            "divergences", "effective_sample_size", "em", "exact", "families", "flows", "gradients",
-           "importance", "laplace", "league", "mean_field", "perturbation", "problems", "questions", "svi",
+           "importance", "iterative", "laplace", "league", "mean_field", "perturbation", "problems", "questions", "svi",
            "training", "vae", "vae_practice"]
