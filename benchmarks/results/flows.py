@@ -10,8 +10,8 @@ largest budget.
 
 Posteriors (Rezende & Mohamed, 2015; Kingma et al., 2016): 40 latents, MNIST in one fixed binarisation, and K planar layers (or two
 layers of IAF) whose numbers a network computes from the image. All rows of a budget start from the same Gaussian VAE, trained for
-`start` passes, and are trained for `passes` more, the row without a flow as well: so what differs is the flow. The flows start as the
-identity, or nearly.
+`start` passes, and are trained for `passes` more, the row without a flow as well: so what differs is the flow. Planar layers start
+as the identity, the gates of IAF nearly so.
 
 Densities: held-out log densities of standardised columns beside a Gaussian; and MADE's probabilities of binary vectors beside those
 of Germain et al. (2015).
@@ -58,7 +58,7 @@ class Budget(NamedTuple):
     steps: int
 
 
-BUDGETS = {"small": Budget(15, 6, 0, 500, 500, 1_500),
+BUDGETS = {"small": Budget(10, 2, 0, 300, 500, 1_000),
            "10min-gpu": Budget(30, 30, 0, 10_000, 5_000, 5_000),
            "full": Budget(0, 1_000, 10_000, 10_000, 5_000, 50_000)}
 
@@ -68,8 +68,9 @@ BUDGETS = {"small": Budget(15, 6, 0, 500, 500, 1_500),
 def gaussian(x: Tensor) -> vae.VAE:
     """784 - 400 - 100 rectified linear units - 40 latents - 400 - 784."""
     model = vae.make(784, DIM, hidden=(400, FEATURES), activation=nn.ReLU)
-    model.decoder = vae.mlp(DIM, 400, activation=nn.ReLU).append(nn.Linear(400, 784))
-    with torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        model.decoder = vae.mlp(DIM, 400, activation=nn.ReLU).append(nn.Linear(400, 784))
         model.decoder[-1].bias.copy_(torch.logit(x.mean(0), eps=1e-3))
     return model.to(x.device)
 
@@ -81,11 +82,16 @@ def with_flow(model: vae.VAE, what: str) -> vae.VAE:
         return model
     if what == "iaf":
         first, second = (flows.Autoregressive(DIM, hidden=(320,), context_dim=FEATURES, seed=k) for k in range(2))
+        with torch.no_grad():
+            for made in (first.network, second.network):
+                made.last.weight.zero_(), made.direct.weight.zero_(), made.direct.bias.zero_()
+                made.last.bias.view(DIM, 2).copy_(torch.tensor([0.0, 3.0]))  # gates that are open
         bijection: flows.Bijection = flows.Chain([first, flows.Permute(range(DIM - 1, -1, -1)), second])
     else:
         bijection = flows.Planar(DIM, int(what), context_dim=FEATURES)
         with torch.no_grad():  # w'u = log(e - 1), where û = 0 and the layer is the identity
             bijection.u.copy_(math.log(math.e - 1) * bijection.w / bijection.w.square().sum(-1, keepdim=True))
+            bijection.heads.weight.zero_(), bijection.heads.bias.zero_()
     encoder = flows.FlowEncoder(model.encoder.network, FEATURES, bijection)
     encoder.head = model.encoder.head
     model.encoder = encoder.to(next(model.parameters()).device)
