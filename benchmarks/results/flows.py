@@ -110,7 +110,7 @@ def annealed(warm_up: int):
 def posterior(what: str, start: vae.VAE, x: Tensor, held_out: Tensor, budget: Budget) -> dict:
     began, model = time.perf_counter(), with_flow(start, what)
     training.fit(model, x, annealed(budget.warm_up), num_epochs=budget.passes, batch_size=100,
-                 learning_rate=lambda epoch: 1e-3 * (1 - 0.9 * epoch / budget.passes), progress=False)
+                 learning_rate=lambda epoch: 3e-4 * (1 - 0.9 * epoch / budget.passes), progress=False)
     seconds, stream = time.perf_counter() - began, torch.Generator(x.device).manual_seed(0)
     with torch.no_grad():
         bound = torch.cat([vae.elbo(model, part, 5, generator=stream) for part in held_out.split(500)]).double()
