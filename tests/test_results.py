@@ -113,7 +113,7 @@ def test_the_page_shows_what_the_flows_reached(flow_command):
     for row in results:
         assert row["standard_error"] > 0 and all(row[key] for key in ("machine", "command", "date", "budget"))
         if row["name"].startswith("posterior"):
-            assert 70 < row["log_likelihood"] < row["value"] + 3 * row["standard_error"] + 1 < 140
+            assert 70 < row["log_likelihood"] < row["same_images"] < 140 and row["value"] < 140
 
 
 def test_the_largest_budget_is_shown(flow_command):
@@ -127,7 +127,7 @@ def test_a_posterior_starts_where_the_gaussian_stood(flow_command, what):
     x = (torch.rand(30, 784, generator=torch.Generator().manual_seed(0)) < 0.2).float()
     start = flow_command.gaussian(x)
     model = flow_command.with_flow(start, what)
-    bounds = [flow_command.vae.elbo(m, x, 50, generator=torch.Generator().manual_seed(1)).mean() for m in (start, model)]
+    bounds = [flow_command.vae.elbo(m, x, 50, generator=torch.Generator().manual_seed(1)).mean().detach() for m in (start, model)]
     assert float((bounds[0] - bounds[1]).abs()) < (5 if what == "iaf" else 1e-2)  # the gates of IAF are open, but for a little
     q = model.posterior(x)
     z, log_q = q.rsample_and_log_prob((3,), generator=torch.Generator().manual_seed(0))

@@ -44,8 +44,9 @@ class FlowEncoder(DiagonalEncoder):
     def forward(self, x: Tensor) -> FlowDistribution:
         h = self.network(x)
         mean, log_scale = single(self.head(h)).chunk(2, -1)
-        base = DiagonalGaussian(mean, log_scale.exp())
-        return FlowDistribution(base, self.bijection, context=single(h))
+        base = DiagonalGaussian(mean, log_scale.exp(), validate_args=False)
+        return FlowDistribution(base, self.bijection, context=single(h),
+                                validate_args=False)
 
 
 ENCODERS = ("gaussian", "flow")
