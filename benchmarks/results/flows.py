@@ -85,7 +85,7 @@ def with_flow(model: vae.VAE, what: str) -> vae.VAE:
         with torch.no_grad():
             for made in (first.network, second.network):
                 made.last.weight.zero_(), made.direct.weight.zero_(), made.direct.bias.zero_()
-                made.last.bias.view(DIM, 2).copy_(torch.tensor([0.0, 3.0]))  # gates that are open
+                made.last.bias.view(DIM, 2).copy_(torch.tensor([0.0, 5.0]))  # gates that are open
         bijection: flows.Bijection = flows.Chain([first, flows.Permute(range(DIM - 1, -1, -1)), second])
     else:
         bijection = flows.Planar(DIM, int(what), context_dim=FEATURES)
@@ -110,7 +110,7 @@ def annealed(warm_up: int):
 def posterior(what: str, start: vae.VAE, x: Tensor, held_out: Tensor, budget: Budget) -> dict:
     began, model = time.perf_counter(), with_flow(start, what)
     training.fit(model, x, annealed(budget.warm_up), num_epochs=budget.passes, batch_size=100,
-                 learning_rate=lambda epoch: 3e-4 * (1 - 0.9 * epoch / budget.passes), progress=False)
+                 learning_rate=lambda epoch: 1e-4 * (1 - 0.9 * epoch / budget.passes), progress=False)
     seconds, stream = time.perf_counter() - began, torch.Generator(x.device).manual_seed(0)
     with torch.no_grad():
         bound = torch.cat([vae.elbo(model, part, 5, generator=stream) for part in held_out.split(500)]).double()
