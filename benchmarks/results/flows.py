@@ -86,7 +86,8 @@ def with_flow(model: vae.VAE, what: str) -> vae.VAE:
             for made in (first.network, second.network):
                 made.last.weight.zero_(), made.direct.weight.zero_(), made.direct.bias.zero_()
                 made.last.bias.view(DIM, 2).copy_(torch.tensor([0.0, 5.0]))  # gates that are open
-        bijection: flows.Bijection = flows.Chain([first, flows.Permute(range(DIM - 1, -1, -1)), second])
+        turned = flows.Permute(range(DIM - 1, -1, -1))
+        bijection: flows.Bijection = flows.Chain([first, turned, second, turned])
     else:
         bijection = flows.Planar(DIM, int(what), context_dim=FEATURES)
         with torch.no_grad():  # w'u = log(e - 1), where û = 0 and the layer is the identity
