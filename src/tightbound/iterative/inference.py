@@ -251,7 +251,7 @@ def gaps(model, x: Tensor, *, log_evidence: Tensor | None = None, num_steps: int
     """
     vae.evaluate._checked(model, x)
     exactly = model.dim <= 2
-    rough = hermite(model.dim, 8, dtype=torch.float32) if exactly else None      # good enough to find the way by
+    rough = hermite(model.dim, 8, dtype=torch.float32, device=x.device) if exactly else None      # good enough to find the way by
     quick, images = vae.evaluate.frozen(model, torch.float32 if exactly else None), x.float() if exactly else x
     with torch.no_grad():
         lam = numbers(quick.posterior(images))
@@ -259,7 +259,7 @@ def gaps(model, x: Tensor, *, log_evidence: Tensor | None = None, num_steps: int
         found = torch.stack([lam, *found])                                        # never worse than q itself
         if exactly:
             model, x, found = vae.evaluate.frozen(model, torch.float64), x.double(), found.double()
-        nodes = hermite(model.dim, num_points) if exactly else None
+        nodes = hermite(model.dim, num_points, device=x.device) if exactly else None
         values = torch.stack([_values(quick if nodes is None else model, x, at, nodes, num_samples, seed) for at in found])
         weights = nodes.weights if exactly else values.new_full((num_samples,), 1 / num_samples)
         bounds = torch.einsum("s,ksb->kb", weights, values)                       # values: (3, S, B)
