@@ -33,7 +33,8 @@ def _surfaces() -> dict[str, dict]:
         for name, move, steps in (("learned", rule, LEARNED), ("adam", iterative.Adam(0.1), ADAM)):
             lams, _, _ = iterative.Inference(model, move, nodes=nodes).path(many, steps, start=first)
             bounds = {t: iterative.elbo(model, many, lams[t], nodes) for t in {LEARNED, steps}}
-            found[name] = lams[:, :, 0].clamp(-6, 6).unflatten(1, (len(x), -1)), {t: b.unflatten(0, (len(x), -1)) for t, b in bounds.items()}
+            found[name] = (lams[:, :, 0].clamp(-6, 6).unflatten(1, (len(x), -1)),
+                           {t: bound.unflatten(0, (len(x), -1)) for t, bound in bounds.items()})
         made = model.decode(found["learned"][0][-1]).mean.unflatten(-1, (8, 8))
         axis = torch.linspace(-REACH, REACH, SIDE, dtype=torch.float64)
         centres = torch.cartesian_prod(axis, axis)
@@ -43,8 +44,10 @@ def _surfaces() -> dict[str, dict]:
             lam = torch.stack([centres, best[1].expand_as(centres)], 1)
             fields.append(iterative.elbo(model, x[i:i + 1], lam, nodes).reshape(SIDE, SIDE).T)
     return {name: {"field": (1 - ((truth.best[i] - fields[i]).clamp(min=0) / 45).sqrt()).clamp(min=0).numpy(),
-                   "seen": x[i].reshape(8, 8).numpy(), "made": made[i].numpy(), "optimum": truth.optimum[i, 0].numpy(), "code": codes[i].numpy(), "best": float(truth.best[i]),
-                   "direct": float(truth.bound[i]), "learned": found["learned"][0][:, i].numpy(), "adam": found["adam"][0][:, i].numpy(),
+                   "seen": x[i].reshape(8, 8).numpy(), "made": made[i].numpy(),
+                   "optimum": truth.optimum[i, 0].numpy(), "code": codes[i].numpy(), "best": float(truth.best[i]),
+                   "direct": float(truth.bound[i]), "learned": found["learned"][0][:, i].numpy(),
+                   "adam": found["adam"][0][:, i].numpy(),
                    "bounds": [found["learned"][1][LEARNED][i].numpy(), found["adam"][1][LEARNED][i].numpy(),
                               found["adam"][1][ADAM][i].numpy()]}
             for i, name in enumerate(IMAGES)}
@@ -54,7 +57,8 @@ def surface() -> Explorer:
     """The bound of one image over (mu_1, mu_2): gradient ascent and a learned rule from wherever one starts."""
     def ground(image):
         here = _surfaces()[image]
-        return {"bound": here["field"], "seen": here["seen"], "best_x": here["optimum"][:1], "best_y": here["optimum"][1:], "code_x": here["code"][:1],
+        return {"bound": here["field"], "seen": here["seen"], "best_x": here["optimum"][:1], "best_y": here["optimum"][1:],
+                "code_x": here["code"][:1],
                 "code_y": here["code"][1:], "best": here["best"], "direct": here["direct"]}
 
     def paths(image, start):
@@ -62,7 +66,8 @@ def surface() -> Explorer:
         row = STARTS.index(start[0]) * len(STARTS) + STARTS.index(start[1])
         learned, adam = here["learned"][:, row], here["adam"][::2, row]
         after, short, long = (float(values[row]) for values in here["bounds"])
-        return {"made": here["made"][row], "lx": learned[:, 0], "ly": learned[:, 1], "ax": adam[:, 0], "ay": adam[:, 1], "after": after, "short": short, "long": long}
+        return {"made": here["made"][row], "lx": learned[:, 0], "ly": learned[:, 1], "ax": adam[:, 0], "ay": adam[:, 1],
+                "after": after, "short": short, "long": long}
 
     def figure():
         fig, (plane, seen, made) = figures.subplots(1, 3, figsize=(8.2, 3.9), gridspec_kw={"width_ratios": [2.2, 1, 1]})
@@ -79,7 +84,8 @@ def surface() -> Explorer:
          "start": Point("start", STARTS, STARTS, (0.0, 0.0), names=("mu 1", "mu 2"))},
         figure,
         [HeatMap(z="bound", extent=(-edge, edge, -edge, edge)),
-         Line(x="ax", y="ay", role="prior", width=1.4), Points(x="ax", y="ay", role="prior", size=3.0, label=f"Adam, {ADAM} steps, every second one"),
+         Line(x="ax", y="ay", role="prior", width=1.4),
+         Points(x="ax", y="ay", role="prior", size=3.0, label=f"Adam, {ADAM} steps, every second one"),
          Line(x="lx", y="ly", width=1.8), Points(x="lx", y="ly", size=4.5, shape="square", label=f"learned, {LEARNED} steps"),
          Points(x="code_x", y="code_y", role="accent", size=6.0, shape="square", label="the encoder's mean"),
          Points(x="best_x", y="best_y", role="truth", size=7.0, shape="cross", label="the best mean"),
@@ -117,7 +123,8 @@ def _climbs() -> np.ndarray:
 
 
 def _log_joint(x: float, z: Tensor) -> Tensor:
-    return -(x - z.abs()).square() / (2 * NOISE) - 0.5 * math.log(2 * math.pi * NOISE) - 0.5 * z.square() - 0.5 * math.log(2 * math.pi)
+    normals = torch.distributions.Normal(z.abs(), math.sqrt(NOISE)), torch.distributions.Normal(0.0, 1.0)
+    return normals[0].log_prob(torch.tensor(x, dtype=z.dtype)) + normals[1].log_prob(z)
 
 
 def fold() -> Explorer:
@@ -157,4 +164,5 @@ def fold() -> Explorer:
             the q that Adam ends at. Right, the mean of q against the step. From a narrow start on either side, and for x = 1 or more, the mean
             moves to the peak on its own side and q becomes narrow. From zero it stays where it is, and q ends wide and in the
             middle; so it does from near zero where the start is wide.""",
-        readout=["q ends at mean {mean:.2f}, scale {scale:.2f}; its bound is {found:.3f}, log p(x) {evidence:.3f}: a gap of {missing:.3f} nats"])
+        readout=["q ends at mean {mean:.2f}, scale {scale:.2f}; its bound is {found:.3f}, "
+                 "log p(x) {evidence:.3f}: a gap of {missing:.3f} nats"])
