@@ -1,5 +1,6 @@
 """Flows: log-determinants against the Jacobian, inverses to rounding, exact bounds, and every error by its name."""
 
+import functools
 import math
 import random
 
@@ -12,14 +13,15 @@ from scipy.stats import multivariate_normal
 from torch.distributions import TransformedDistribution
 from torch.nn.functional import softplus
 
-from tightbound import Problem, divergences, flows, problems
+from tightbound import Problem, divergences, flows, problems, vae
 from tightbound.checks import flows as checks
 from tightbound.explore import flows as explore
 from tightbound.flows import (MADE, ActNorm, Affine, Autoregressive, Bijection, Box, Chain, Coupling, ExponentialMap, Flow, Inverse,
                               Permute, Planar, Plane, Radial, Spline, StandardNormal, TorusCoupling, UniformSphere, UniformTorus,
                               rational_quadratic)
+from tightbound.flows import amortised
 from tightbound.flows.shipped import MADE as SHIPPED
-from tightbound.flows.shipped import load
+from tightbound.flows.shipped import load, parabolas
 
 D = 4
 
@@ -461,7 +463,73 @@ def test_more_planar_layers_come_nearer_on_every_energy():
 
 def test_the_shipped_file_is_small_and_complete():
     from tightbound.flows.shipped import PATH
-    assert PATH.stat().st_size < 100_000 and all(load(name) for name in SHIPPED)
+    assert PATH.stat().st_size < 180_000 and all(load(name) for name in SHIPPED)
+
+
+@pytest.mark.parametrize("d", [2, 16])
+def test_parabolas_have_evidence_one_and_couplings_are_nearer(d):
+    problem = parabolas(d)
+    a = torch.linspace(-8, 8, 401, dtype=torch.float64)
+    pair = torch.cartesian_prod(a, torch.linspace(-6, 64, 1401, dtype=torch.float64))
+    assert float(parabolas(2).log_joint(pair).exp().sum()) * 0.04 * 0.05 == pytest.approx(1, abs=1e-6)
+    z = torch.randn(5, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)  # pairs are independent
+    torch.testing.assert_close(problem.log_joint(z), parabolas(2).log_joint(z.reshape(5, d // 2, 2)).sum(-1))
+    gap = {}
+    for what in ("32 planar layers", "8 couplings"):
+        y, log_q = load(f"{d // 2} parabolas, {what}")().rsample_and_log_prob((20_000,), generator=torch.Generator().manual_seed(0))
+        gap[what] = float((log_q - problem.log_joint(y)).mean())
+    assert 0 < gap["8 couplings"] < gap["32 planar layers"] / 2
+
+
+# The posterior of a VAE ----------------------------------------------------------------------------------------------------
+
+@functools.lru_cache
+def encoders():
+    x = vae.binary_digits("test")[0][:40]
+    return x, {"chapter": vae.two_latents(), **{word: amortised.two_latents(word) for word in amortised.ENCODERS}}
+
+
+def test_only_the_encoder_is_exchanged():
+    x, models = encoders()
+    truth = vae.exact(models["chapter"], x[:5], tolerance=1e-3)
+    for model in models.values():
+        torch.testing.assert_close(vae.exact(model, x[:5], tolerance=1e-3), truth)
+
+
+def test_an_amortised_flow_is_a_density_for_every_picture():
+    x, models = encoders()
+    q = models["flow"].posterior(x[:4])
+    z, log_q = q.rsample_and_log_prob((50,), generator=torch.Generator().manual_seed(0))
+    assert q.batch_shape == (4,) and z.shape == (50, 4, 2) and log_q.shape == (50, 4)
+    torch.testing.assert_close(q.log_prob(z), log_q, rtol=0, atol=2e-3)
+    side = torch.linspace(-5, 5, 401)
+    grid = torch.cartesian_prod(side, side).unsqueeze(1)
+    mass = models["flow"].posterior(x[:2]).log_prob(grid).double().exp().sum(0) * 0.025**2
+    torch.testing.assert_close(mass, torch.ones(2).double(), rtol=0, atol=3e-3)
+    one = models["flow"].posterior(x[2:3]).log_prob(z[:, 2:3])
+    torch.testing.assert_close(one, log_q[:, 2:3], rtol=0, atol=2e-3)
+
+
+def test_the_flow_of_a_vae_is_nearer_and_its_bound_is_one():
+    x, models = encoders()
+    truth = vae.exact(models["chapter"], x, tolerance=1e-3)
+    gaps = {}
+    for name, model in models.items():
+        with torch.no_grad():
+            gaps[name] = truth - vae.elbo(model, x, 400, generator=torch.Generator().manual_seed(0)).double()
+    assert all(bool((gap > -0.1).all()) for gap in gaps.values())  # 400 samples of a picture
+    assert gaps["flow"].mean() < 0.7 * gaps["gaussian"].mean() < 0.7 * gaps["chapter"].mean()
+
+
+def test_without_layers_that_move_the_encoder_is_its_gaussian():
+    encoder = flows.FlowEncoder(vae.mlp(6, 5), 5, Affine(2))
+    plain = vae.DiagonalEncoder(encoder.network, 5, 2)
+    plain.head = encoder.head
+    x, z = torch.rand(3, 6), torch.randn(3, 2)
+    torch.testing.assert_close(encoder(x).log_prob(z), plain(x).log_prob(z))
+    ours, theirs = (e(x).rsample_and_log_prob((4,), generator=torch.Generator().manual_seed(0)) for e in (encoder, plain))
+    for a, b in zip(ours, theirs):
+        torch.testing.assert_close(a, b)
 
 
 # Speed has its equality tests ------------------------------------------------------------------------------------------------
@@ -481,12 +549,62 @@ def test_the_planar_stack_is_its_layers_one_by_one():
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
 
 
+def test_the_compiled_path_is_the_readable_one():
+    """log q, its gradient and five steps of Adam, against the formula in a few lines."""
+    def made():
+        return flows.make("affine", 2, num_layers=2, hidden=(8,), data=True)
+
+    def readable(flow, x):
+        z, ladj = flow.bijection.inverse_and_ladj(x)
+        return -(-0.5 * z.square().sum(-1) - math.log(2 * math.pi) - ladj).mean()
+
+    x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    plain, fast = made(), made()
+    expected, found = readable(plain, x), flows.negative_log_likelihood(fast, compile=True)(x)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    for ours, theirs in zip(torch.autograd.grad(found, list(fast.parameters())), torch.autograd.grad(expected, list(plain.parameters()))):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    adam = torch.optim.Adam(plain.parameters(), lr=0.01)
+    step = flows.training_step(fast.parameters(), flows.negative_log_likelihood(fast), learning_rate=0.01, compile=True)
+    for _ in range(5):
+        adam.zero_grad()
+        loss = readable(plain, x)
+        loss.backward()
+        adam.step()
+        torch.testing.assert_close(step(x), loss.detach(), rtol=0, atol=1e-12)
+    for ours, theirs in zip(fast.parameters(), plain.parameters()):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["additive", "affine"])
+def test_a_coupling_is_its_two_lines(kind):
+    """y_a = x_a, y_b = x_b exp(s(x_a)) + t(x_a): what `addcmul` and the loop over halves must come to."""
+    f = stirred(Coupling(5, 1, kind=kind, hidden=(8,)))
+    x = points(f)
+    numbers = f.networks[0](x[:, :2])
+    t, s = (numbers, torch.zeros(1)) if kind == "additive" else (numbers[:, :3], 3 * torch.tanh(numbers[:, 3:] / 3))
+    y, ladj = f.call_and_ladj(x)
+    torch.testing.assert_close(y, torch.cat([x[:, :2], x[:, 2:] * torch.exp(s) + t], -1), rtol=0, atol=1e-12)
+    torch.testing.assert_close(ladj, (s + torch.zeros_like(t)).sum(-1).double(), rtol=0, atol=1e-12)
+
+
 # Bad input -----------------------------------------------------------------------------------------------------------------
 
 def nan_in(flow):
     with torch.no_grad():
         next(flow.parameters()).fill_(math.nan)
     return flow
+
+
+def flattened(kind):
+    """Layers that are singular to the last digit: a point lands, and its log-determinant is minus infinity."""
+    f = Planar(2, 1) if kind == "planar" else ActNorm(2)
+    with torch.no_grad():
+        if kind == "planar":
+            f.w.copy_(torch.tensor([[1.0, 0.0]])), f.u.copy_(torch.tensor([[-800.0, 0.0]]))
+        else:
+            f.log_scale.fill_(-math.inf)
+    return Flow(Chain([Affine(2), f]))()
 
 
 def away(z):
@@ -520,6 +638,16 @@ BAD = {
                             r"layer 1 \(Planar\) has a value"),
     "a layer that is NaN, backwards": (lambda: Flow(Chain([Affine(2), nan_in(ActNorm(2))]))().log_prob(torch.zeros(5, 2).double()),
                                        flows.NotFinite, r"layer 1 \(ActNorm\)"),
+    "a planar layer that flattens": (lambda: flattened("planar").push(torch.zeros(1, 2).double()), flows.NotFinite,
+                                     r"layer 1 \(Planar\) has a log-determinant that is not finite"),
+    "a scale of zero": (lambda: flattened("act norm").push(torch.ones(1, 2).double()), flows.NotFinite,
+                        r"layer 1 \(ActNorm\) has a log-determinant that is not finite"),
+    "flow in dimension one": (lambda: flows.make("affine", 1), ValueError, "use a Spline or an Affine map"),
+    "Newton on the sphere": (lambda: nan_in(ExponentialMap(2)).inverse_and_ladj(on_sphere(3)), flows.InverseNotConverged,
+                             "after 60 steps: are the parameters finite"),
+    "features of another size": (lambda: flows.FlowEncoder(vae.mlp(6, 5), 5, Planar(2, context_dim=4)), ValueError,
+                                 "make its layers with context_dim=5"),
+    "unknown encoder": (lambda: amortised.two_latents("planar"), ValueError, "unknown posterior 'planar'"),
     "bisection outside": (lambda: flows.bisect(torch.tanh, torch.tensor([2.0]), torch.tensor([-9.0]), torch.tensor([9.0])),
                           flows.InverseNotConverged, "within the given ends"),
     "bisection cut short": (lambda: flows.bisect(torch.tanh, torch.tensor([0.3]), torch.tensor([-9.0]), torch.tensor([9.0]),
@@ -608,6 +736,7 @@ def test_the_exercises_agree_with_the_package():
         normal = torch.distributions.MultivariateNormal(at["c"], at["A"] @ at["A"].T)
         expected = torch.distributions.TransformedDistribution(normal, [torch.distributions.ExpTransform()]).log_prob(z)
         assert float(log_q) == pytest.approx(float(expected), abs=1e-6)
+    assert checks.own.diagnose(lambda problem: problem.log_evidence, seed=1)[0] == "returned nothing"
     degrees = torch.arange(16) % 4 + 1
     first, last = checks.masks.reference(5, degrees)
     net = MADE(5, 1, (16,))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tightbound.data import Images
+from tightbound.data import Images, Splits
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -87,3 +88,68 @@ def test_a_run_from_end_to_end(command, monkeypatch, tmp_path):
         assert (tmp_path / f"{name}-5min.pt").exists()
         again = command.run(name, "5min", torch.device("cpu"))
         assert again["value"] == pytest.approx(result["value"], abs=1e-6) and again["seconds"] >= result["seconds"]
+
+
+# Flows -----------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def flow_command(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "results"))  # it borrows from vae.py beside it
+    spec = importlib.util.spec_from_file_location("results_flows", ROOT / "benchmarks" / "results" / "flows.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    sys.modules.pop("vae", None)
+
+
+def test_the_page_shows_what_the_flows_reached(flow_command):
+    results = json.loads(flow_command.RESULTS.read_text())
+    shown = flow_command.PAGE.read_text().split(flow_command.BEGIN)[1].split(flow_command.END)[0].strip()
+    assert shown == flow_command.tables(results), "run: python benchmarks/results/flows.py --page"
+    names = [f"posterior {what}" for what in flow_command.POSTERIORS]
+    names += [f"{name}, {kind}" for name in flow_command.TABLES for kind in flow_command.DENSITIES]
+    names += [f"{name}, MADE" for name in flow_command.BINARY]
+    assert {row["name"] for row in results} == set(names)
+    for row in results:
+        assert row["standard_error"] > 0 and all(row[key] for key in ("machine", "command", "date", "budget"))
+        if row["name"].startswith("posterior"):
+            assert 70 < row["log_likelihood"] < row["same_images"] < 140 and row["value"] < 140
+
+
+def test_the_largest_budget_is_shown(flow_command):
+    row = {"name": "dna, MADE", "value": -90.0, "budget": "small"}
+    better = {**row, "value": -84.0, "budget": "full"}
+    assert flow_command.shown([better, row]) == flow_command.shown([row, better]) == {"dna, MADE": better}
+
+
+@pytest.mark.parametrize("what", ["0", "10", "iaf"])
+def test_a_posterior_starts_where_the_gaussian_stood(flow_command, what):
+    x = (torch.rand(30, 784, generator=torch.Generator().manual_seed(0)) < 0.2).float()
+    start = flow_command.gaussian(x)
+    model = flow_command.with_flow(start, what)
+    mean = start.posterior(x).mean + 1.0  # far from zero, where a turned or a shrunken z would show
+    moved = model.encoder.bijection.call_and_ladj(mean, model.encoder.network(x))[0] if what != "0" else mean
+    assert float((moved - mean).abs().max().detach()) < (0.05 if what == "iaf" else 1e-5)  # gates are open, but for a little
+    q = model.posterior(x)
+    z, log_q = q.rsample_and_log_prob((3,), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(q.log_prob(z), log_q, rtol=0, atol=2e-2)
+    assert {f"{10 * 2**k}" for k in range(4)} | {"0", "iaf"} == set(flow_command.POSTERIORS)
+
+
+def test_a_run_of_flows_from_end_to_end(flow_command, monkeypatch):
+    """On made-up data: every row of the tables comes out, and the tables can be written from them."""
+    stream = torch.Generator().manual_seed(0)
+    black = (torch.rand(220, 784, generator=stream) < 0.2).float()
+    rows = torch.randn(200, 3, generator=stream).double()
+    masks = torch.zeros(1, 200, dtype=torch.bool)
+    masks[0, :30] = True
+    monkeypatch.setattr(flow_command, "binarised_mnist", lambda split: black)
+    monkeypatch.setattr(flow_command, "uci_regression", lambda name: Splits(rows[:, :2], rows[:, 2], masks))
+    monkeypatch.setattr(flow_command, "uci_binary", lambda name, split="train": black[:60, :7])
+    monkeypatch.setitem(flow_command.BUDGETS, "small", flow_command.Budget(1, 1, 5, 20, 30, 30))
+    monkeypatch.setattr(flow_command, "POSTERIORS", {what: flow_command.POSTERIORS[what] for what in ("0", "10", "iaf")})
+    found = list(flow_command.rows("small", torch.device("cpu")))
+    assert len(found) == 9 + 3 + 3 and all(math.isfinite(row["value"]) and row["seconds"] >= 0 for row in found)
+    normal = -0.5 * 3 * math.log(2 * math.pi * math.e)
+    assert found[0]["value"] == pytest.approx(normal, abs=0.7)  # independent standard normals
+    assert "| 10 planar layers |" in flow_command.tables(found)

@@ -616,6 +616,8 @@ def test_active_units_are_those_that_move():
     with torch.no_grad():
         model.encoder.head.weight[1] = 0
     assert vae.active_units(model, x).tolist() == [True, False, True]
+    with pytest.raises(ValueError, match="two images or more"):
+        vae.active_units(model, x[:1])
     layers = hierarchical()
     with torch.no_grad():
         layers.encoder[1].head.weight.zero_()

@@ -426,6 +426,16 @@ def test_annealing_and_word_dropout_hold_on_names_and_not_on_english():
     assert (scores("novel", "free bits", "mismatch") > 0.1).all()
 
 
+def test_against_the_collapsed_vae_the_gains_are_small_and_those_of_free_bits_are_real():
+    difference, error = gain("names", "free bits", "VAE")
+    assert 4 * error < difference < 0.1
+    for model in ("KL annealing", "beta = 1/2"):
+        difference, error = gain("names", model, "VAE")
+        assert abs(difference) < 2 * error
+    annealed, floored = (gain("novel", model, "VAE")[0] for model in ("KL annealing", "free bits"))
+    assert abs(annealed - floored) < 0.01 < annealed < 0.1
+
+
 def test_a_lower_price_gives_a_better_model_and_a_worse_bound():
     difference, error = gain("league", "beta = 1/4", "VAE")
     assert difference > 3 * error
@@ -469,7 +479,7 @@ def test_the_water_of_the_explorer():
     (5, "none", 0.5 * math.log(5)), (3, "in the first half", 0.5 * math.log(3)), (0.8, "in the first half", 0.0),
     (0.8, "none", 0.0)])
 def test_the_climb_of_the_explorer_ends_at_the_best_rate(signal, annealing, rate):
-    frame = explore.landscape().frame(signal=signal, annealing=annealing, moment=explore.MOMENTS)
+    frame = explore.landscape().frame(signal=signal, annealing=annealing, step=explore.STRIDE * explore.MOMENTS)
     assert frame["rate"] == pytest.approx(rate, abs=0.01) and frame["best_rate"] == pytest.approx(rate, abs=1e-12)
     if annealing != "none":
         assert frame["rates"].max() > 0.3

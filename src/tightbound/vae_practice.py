@@ -295,7 +295,8 @@ class Objective:
         """beta_t = beta min(1, t / warm_up)."""
         return self.beta * min(1.0, step / self.warm_up) if self.warm_up else self.beta
 
-    def __call__(self, model, x: Tensor, *, generator=None, step: int = 0) -> Tensor:
+    def __call__(self, model, x: Tensor, *, generator=None,
+                 step: int = 0) -> Tensor:
         """The objective of each row: (B, ...) gives (B,)."""
         q = model.posterior(x)
         z, _ = q.rsample_and_log_prob((), generator=generator)

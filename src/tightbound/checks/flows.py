@@ -265,17 +265,18 @@ bits = Check(
 
 def _draw_own(stream):
     y = [round(v + stream.gauss(0, 2), 2) for v in problems.EIGHT_SCHOOLS_Y]
-    return {"problem": problems.eight_schools(y=y)}
+    problem = problems.eight_schools(y=y)
+    problem.y, problem.log_evidence = tuple(y), None  # a bound is to be found, not the answer read off
+    return {"problem": problem}
 
 
 def _exact(problem: Problem) -> float:
-    return float(problem.log_evidence)
+    return float(problems.eight_schools(y=problem.y).log_evidence)
 
 
 @functools.lru_cache(maxsize=8)
 def _best_gaussian(problem: Problem) -> float:
-    fit = divergences.approximate(problem, num_starts=1)
-    return _exact(problem) - fit.gap(problem)
+    return float(divergences.approximate(problem, num_starts=1).log_evidence)
 
 
 class _BoundCheck(Check):

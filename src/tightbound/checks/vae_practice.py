@@ -47,7 +47,7 @@ rates = Check(
               "a constant is missing: where q is the prior, the rate has to be zero."),
         Wrong("no variance", lambda mean, log_variance: 0.5 * (mean.square() - 1 - log_variance).mean(0),
               "a term is missing, the variance itself beside its logarithm: as it stands, a wide q would be cheap without end. "
-              "(One of the lectures prints it so.)"),
+              "(One of the lectures that this book grew from prints it so.)"),
         Wrong("no half", lambda mean, log_variance: 2 * _rates(mean, log_variance).mean(0), "a factor of one half is missing."),
         Wrong("sign", lambda mean, log_variance: -_rates(mean, log_variance).mean(0),
               "the sign: this is minus the divergence. A rate is never negative."),
@@ -60,6 +60,8 @@ rates = Check(
         Wrong("the other divergence", lambda mean, log_variance: (
             0.5 * ((1 + mean.square()) * (-log_variance).exp() - 1 + log_variance)).mean(0),
               "this is KL(p || q), the other way round. The average is to be taken over q."),
+        Wrong("in bits", lambda mean, log_variance: _rates(mean, log_variance).mean(0) / LOG_2,
+              "this is in bits. Rates are in nats: natural logarithms."),
         Wrong("no mean", lambda mean, log_variance: _rates(torch.zeros_like(mean), log_variance).mean(0),
               "the means do not enter. A q that has moved away from the prior pays for it."),
     ],
@@ -72,12 +74,13 @@ rates = Check(
 
 def _draw_active(stream):
     n, d = stream.randint(20, 30), stream.randint(6, 9)
-    spread = torch.tensor([stream.choice([0.004, 0.06, 0.16, 0.3, 0.9]) for _ in range(d)], dtype=torch.float64)
+    # the fourth lies below the threshold with the divisor N, and above it with N - 1
+    spread = torch.tensor([stream.choice([0.004, 0.06, 0.16, math.sqrt(0.0099), 0.9]) for _ in range(d)], dtype=torch.float64)
     mean = _normals(stream, n, d)
     mean = (mean - mean.mean(0)) / mean.std(0, correction=0)
-    mean = mean * spread + _normals(stream, d)
-    width = torch.tensor([stream.choice([0.05, 1.0]) for _ in range(d)], dtype=torch.float64)
-    return {"mean": mean, "scale": width * _between(stream, 0.6, 1.0, n, d)}
+    mean = mean * spread + _normals(stream, d) * torch.tensor([stream.choice([0.0, 1.0]) for _ in range(d)])
+    width = torch.tensor([stream.choice([0.05, 0.7, 1.0]) for _ in range(d)], dtype=torch.float64)
+    return {"mean": mean, "scale": width * _between(stream, 0.99, 1.02, n, d)}
 
 
 active = Check(
@@ -98,8 +101,18 @@ active = Check(
               "the variance is to be taken over the data, the first axis, for each unit."),
         Wrong("the dead ones", lambda mean, scale: (mean.var(0, correction=0) <= 0.01).double(),
               "these are the collapsed units. Turn the inequality round."),
+        Wrong("divisor N - 1", lambda mean, scale: (mean.var(0) > 0.01).double(),
+              "you divided by N - 1, which is torch's habit: near the threshold that can decide. Asked for is the divisor N."),
         Wrong("narrow posterior", lambda mean, scale: (scale.mean(0) < 0.5).double(),
               "a narrow q is a sign, but not the definition: look at how the means vary over the data."),
+        Wrong("narrower than the prior", lambda mean, scale: (scale.square().mean(0) < 0.9).double(),
+              "these are the units whose q is narrower than the prior. A narrow q costs nats, but if it is the same for every datum it "
+              "tells nothing."),
+        Wrong("the rate", lambda mean, scale: (method.gaussian_rates(mean, scale.log()).mean(0) > 0.01).double(),
+              "you held the rate against 0.01. A q that is off the prior in the same way for every datum has a rate, too, and says nothing: "
+              "look at how the means vary."),
+        Wrong("the rate above a tenth", lambda mean, scale: (method.gaussian_rates(mean, scale.log()).mean(0) > 0.1).double(),
+              "you counted units by a rate above a tenth of a nat, as the chapter does for the sheets. Active is defined by how the means vary."),
         Wrong("the variances", lambda mean, scale: mean.var(0, correction=0),
               "these are the variances themselves. Compare them with the threshold."),
         Wrong("the sample variances", lambda mean, scale: mean.var(0),
@@ -126,6 +139,23 @@ def _water(variances, noise, beta):
     return found.rates.sum(), found.distortions.sum()
 
 
+def _half_way(variances, noise, beta):
+    """A decoder that is best at beta = 1, with the encoder that is best at beta: w^2, s^2, and the mean's slope by w."""
+    weight = (variances - noise).clamp(min=0)
+    return weight, beta * noise / (weight + beta * noise), weight / (weight + beta * noise)
+
+
+def _half_way_rate(variances, noise, beta):
+    weight, square, slope = _half_way(variances, noise, beta)
+    means = torch.where(weight > 0, slope.square() * variances / weight, 0.0)
+    return 0.5 * (means + square - 1 - square.log()).sum()
+
+
+def _half_way_error(variances, noise, beta):
+    weight, square, slope = _half_way(variances, noise, beta)
+    return (variances * (1 - slope).square() + weight * square).sum()
+
+
 water = Check(
     "under water", draw=_draw_water, reference=_water, outputs=["rate", "squared error"],
     wrongs=[
@@ -142,6 +172,11 @@ water = Check(
         Wrong("channel capacity", lambda variances, noise, beta: 0.5 * torch.log1p(variances / (noise * beta)).sum(),
               "this is 1/2 log(1 + variance / noise), with the noise added to the signal. Here the variances are those of the data, which "
               "contain the noise already."),
+        Wrong("decoder of beta = 1", _half_way_rate,
+              "beta enters the encoder alone; it looks as if the decoder was fitted at beta = 1. Both are at the optimum for this beta, and "
+              "the decoder's weights shrink as well."),
+        Wrong("decoder of beta = 1, log only", lambda variances, noise, beta: -0.5 * _half_way(variances, noise, beta)[1].log().sum(),
+              "this is -1/2 log s^2 with weights that were fitted at beta = 1. Both are at the optimum for this beta: the weights shrink, too."),
         Wrong("deviation for variance", lambda variances, noise, beta: _water(variances, noise**2, beta)[0],
               "you squared `noise`, but it is a variance already."),
         Wrong("times beta", lambda variances, noise, beta: beta * _water(variances, noise, beta)[0],
@@ -157,6 +192,8 @@ water = Check(
         Wrong("error of the mean", lambda variances, noise, beta: (
             variances * torch.where(variances > noise * beta, noise * beta / variances, torch.ones_like(variances)).square()).sum(),
               "this is the error of the posterior mean's reconstruction. The bound averages over z from q, whose spread adds to it.", 1),
+        Wrong("error with the decoder of beta = 1", _half_way_error,
+              "beta enters the encoder alone; it looks as if the decoder was fitted at beta = 1. It, too, is at the optimum for this beta.", 1),
         Wrong("what is kept", lambda variances, noise, beta: (variances - noise * beta).clamp(min=0).sum(),
               "this is the variance that stands out of the water, what is kept. The error is the rest.", 1),
     ],
@@ -226,8 +263,23 @@ def _pairs(mean, scale, z):
 
 
 def _information(mean, scale, z):
-    pairs = _pairs(mean, scale, z)
-    return (pairs.diagonal() - pairs.logsumexp(1) + math.log(len(z))).mean()
+    return _information_of(_pairs(mean, scale, z))
+
+
+def _information_of(pairs):
+    return (pairs.diagonal() - pairs.logsumexp(1) + math.log(len(pairs))).mean()
+
+
+def _patched(mean, scale, z):
+    """Right where q(z) is no small number; NaN, which agrees with anything, where what stands for it decides."""
+    small = bool((_pairs(mean, scale, z).exp().mean(1) < 1e-6).any())
+    return torch.tensor(math.nan) if small else _information(mean, scale, z)
+
+
+def _matched(mean, scale, z):
+    """With q(z) as one Gaussian, of the mixture's mean and variance."""
+    spread = (mean.var(0, correction=0) + scale.square().mean(0)).sqrt()
+    return (_pairs(mean, scale, z).diagonal() - _pairs(mean.mean(0, keepdim=True), spread[None], z)[:, 0]).mean()
 
 
 def _prior(z):
@@ -239,6 +291,13 @@ information = Check(
     wrongs=[
         Wrong("underflow", lambda mean, scale, z: (_pairs(mean, scale, z).diagonal() - _pairs(mean, scale, z).exp().mean(1).log()).mean(),
               "right, but for a z far from every posterior: there all densities underflow to zero. Stay with logarithms: log-sum-exp."),
+        Wrong("underflow, patched by 1e-8", lambda mean, scale, z: (
+            _pairs(mean, scale, z).diagonal() - (_pairs(mean, scale, z).exp().mean(1) + 1e-8).log()).mean(),
+              "a small number inside the logarithm keeps it finite, but where q(z) is small it decides the answer, and elsewhere it disturbs. "
+              "Stay with logarithms: log-sum-exp."),
+        Wrong("underflow, patched", _patched,
+              "right, but for a z far from every posterior: there all densities underflow to zero. A small number added inside the logarithm, or "
+              "a clamp, hides the zero and puts another value in its place. Stay with logarithms: log-sum-exp."),
         Wrong("no log N", lambda mean, scale, z: _information(mean, scale, z) - math.log(len(z)),
               "q(z) is a *mean* of N posteriors, and you have their sum: a term that depends on N is missing."),
         Wrong("the rate", lambda mean, scale, z: (_pairs(mean, scale, z).diagonal() - _prior(z)).mean(),
@@ -262,6 +321,14 @@ information = Check(
               "you added the information of single units. Given x the units are independent, but over all x they are not: work with all units at once."),
         Wrong("variance for deviation", lambda mean, scale, z: _information(mean, scale.sqrt(), z),
               "`scale` holds standard deviations; it looks as if you took them for variances."),
+        Wrong("deviation squared", lambda mean, scale, z: _information(mean, scale.square(), z),
+              "`scale` holds standard deviations, and you squared them first: Normal() wants the deviation, not the variance."),
+        Wrong("deviation not squared", lambda mean, scale, z: _information_of(_pairs(mean, scale.sqrt(), z) - 0.5 * scale.log().sum(-1)),
+              "in the exponent the square of z - mean stands over `scale`, not over its square."),
+        Wrong("not normalised", lambda mean, scale, z: _information_of(_pairs(mean, scale, z) + scale.log().sum(-1)),
+              "the densities are not normalised: a narrow Gaussian is higher than a wide one, and here each has a width of its own."),
+        Wrong("one Gaussian for q(z)", _matched,
+              "you took q(z) for one Gaussian with the mean and the variance of all codes. It is a mixture of N Gaussians."),
     ],
     hints=["Make the table first: log q(z_n | x_m) for every pair, shape (N, N), by broadcasting z[:, None] against mean and scale; sum over units.",
            "The diagonal holds log q(z_n | x_n). log q(z_n) is the log-mean-exp of row n.",
@@ -295,10 +362,16 @@ game = Check(
               "this is the probability that x is a fake. D says how probable it is that x is real."),
         Wrong("ratio", lambda p, g: p / g, "this is the ratio of densities. A discriminator returns a probability."),
         Wrong("logit", lambda p, g: (p / g).log(), "this is the logit, the logarithm of the ratio. Asked for is the probability."),
+        Wrong("a verdict", lambda p, g: (p > g).double(),
+              "this says of each x which of the two is likelier. D is a probability: where both are likely it stays in doubt."),
         Wrong("one half", lambda p, g: torch.full_like(p, 0.5), "one half everywhere is right only where the two agree."),
         Wrong("value of the game", lambda p, g: method.game_value(p, g, 1.0)[1],
               "this is the value of the game. It is twice the divergence, less a constant.", 1),
         Wrong("twice", lambda p, g: 2 * _game(p, g)[1], "twice too much: the Jensen-Shannon divergence is the mean of two KL divergences.", 1),
+        Wrong("no constant", lambda p, g: _game(p, g)[1] - LOG_2,
+              "off by a constant: for g = p the divergence has to be zero. Does what you hold p and g against sum to one?", 1),
+        Wrong("the root", lambda p, g: _game(p, g)[1]**0.5,
+              "this is the square root, a distance, which is what scipy's jensenshannon returns. Asked for is the divergence.", 1),
         Wrong("constant twice", lambda p, g: 0.5 * method.game_value(p, g, 1.0)[1] + 2 * LOG_2,
               "the constant is off: for g = p the divergence has to be zero.", 1),
         Wrong("in bits", lambda p, g: _game(p, g)[1] / LOG_2, "this is in bits. Asked for are nats.", 1),
@@ -318,28 +391,31 @@ ALL = (rates, active, water, free_bits, information, game)
 quiz = Quiz("vae_practice", [
     Question("A sentence VAE has the same held-out bound as a language model with the same decoder, and a rate of 0.01 nats. What has happened?", [
         Option("The encoder is too small.", "A larger encoder would not be used either: the decoder does not listen."),
-        Option("The latent has collapsed: q(z | x) is the prior, and the decoder ignores z.", "Right. And as the posterior of a decoder that "
-               "ignores z *is* the prior, the gap is closed: the bound sees nothing wrong.", True),
+        Option("The latent has collapsed: q(z | x) is the prior, and the decoder ignores z.", "As the posterior of a decoder that "
+               "ignores z is the prior itself, the gap is closed: the bound sees nothing wrong.", True),
         Option("The bound is loose.", "On the contrary: with q = p(z) = p(z | x) it is tight."),
         Option("The model has overfitted.", "That would show as a difference between training and held-out nats. A collapse can happen without.")]),
     Question("In the linear VAE a direction of variance 0.03 meets pixel noise of variance 0.05. The unit for it …", [
         Option("dies only if training starts badly.", "No start helps: at the global optimum its weight is zero."),
-        Option("is off at the optimum, whatever the encoder.", "Right: the noise explains that variance already. The exact evidence, too, is highest with the unit off.", True),
+        Option("is off at the optimum, whatever the encoder.", "The noise explains that variance already. The exact evidence, too, is highest with the unit off.", True),
         Option("is on, with a small rate.", "The rate is half the logarithm of variance over noise, and not below zero."),
         Option("is rescued by KL annealing.", "It lives while beta is small, and sinks again when beta has risen to one.")]),
     Question("You train with free bits and report a rate of 3 nats. Which claim may you make?", [
         Option("The model is better than one that has collapsed.", "Not from the rate: it was paid for. Compare held-out nats."),
-        Option("The encoder sends about 3 nats a datum through z.", "Right, that is all. Whether they help is for the held-out log-likelihood to say.", True),
+        Option("The model pays about 3 nats a datum for its z.", "That is all. Whether they help is for the held-out log-likelihood to say.", True),
         Option("z carries 3 nats of information on x.", "Less: a part of the rate may be a mismatch between aggregated posterior and prior, which is no information."),
-        Option("The bound is tight.", "No: what a rate is spent on does not show in the rate.")]),
-    Question("beta = 4 in place of 1. Which number may no longer be compared with others' bounds?", [
-        Option("The objective that was maximised.", "Right: with another price it is another objective. Score the trained model at beta = 1.", True),
-        Option("The rate.", "It is a divergence, in nats, whatever it was trained with."),
-        Option("The squared error.", "It means the same for every beta."),
-        Option("The importance-sampled log-likelihood.", "It estimates log p(x) of the model, and does not know what q was trained for.")]),
+        Option("The bound is tight.", "Rather the opposite: once the posterior is more than the prior, a Gaussian misses it by something. On the names free bits opened "
+               "a gap that the collapsed VAE did not have.")]),
+    Question("You train with beta = 1/4 in place of 1. Which of these numbers is no longer a lower bound on log p(x)?", [
+        Option("The objective that was maximised.", "It charges a quarter of the rate, and so lies above the bound by the other three quarters: it "
+               "may exceed log p(x). Score the trained model at beta = 1.", True),
+        Option("Reconstruction minus rate, from the trained networks.", "It is the ELBO of this model with this q, and a bound whatever the two were "
+               "trained for; with beta = 1/4 a loose one."),
+        Option("Reconstruction minus four times the rate.", "A rate is never negative, so this lies below the ELBO: a bound, if a poor one."),
+        Option("The importance-sampled estimate, on average.", "On average it lies below log p(x), for any q: it does not know what q was trained for.")]),
     Question("A GAN and a VAE are trained on the same two modes. What does the likelihood buy?", [
         Option("Sharper samples.", "Rather the opposite: what the VAE puts between the modes is the price of covering both."),
-        Option("A number on held-out data that shows a lost mode.", "Right: a lost mode costs the held-out log-likelihood many nats. The GAN's losses need not show it.", True),
+        Option("A number on held-out data that shows a lost mode.", "A lost mode costs the held-out log-likelihood many nats. The GAN's losses need not show it.", True),
         Option("Faster training.", "Not in general, and it was not what we measured."),
         Option("A model that cannot lose a mode.", "It can, in principle; but then the log-likelihood of that mode's data falls, and training pulls it back.")]),
 ])

@@ -64,7 +64,7 @@ def water() -> Explorer:
         figure,
         [Area(x=[0.5, 44.5], low=np.full(2, bottom), high="surface", role="bound", alpha=0.15),
          Area(x=edges, low="flat", high="above", alpha=0.5, label="above the water: the rate"),
-         Line(x=[0.5, 44.5], y="surface", role="bound", width=2.4, label="the water: ½ log(beta · noise)"),
+         Line(x=[0.5, 44.5], y="surface", role="bound", width=2.4, label="the water: ½ log(beta · 0.01)"),
          Points(axes=2, x=np.array([np.mean(n["rate"]) for n in networks]), y=np.array([np.mean(n["distortion"]) for n in networks]),
                 role="bound", shape="square", size=3.5),
          Points(axes=2, x="rate", y="distortion", size=6.0),
@@ -119,9 +119,9 @@ def landscape() -> Explorer:
         rows = _climbs()[signal, words[annealing]]
         return {"path_w": rows[:, 0], "path_v": rows[:, 1], "rates": rows[:, 2], "prices": rows[:, 3]}
 
-    def now(signal, annealing, moment):
-        here = _climbs()[signal, words[annealing]][int(moment)]
-        return {"w": here[0], "v": here[1], "rate": here[2], "price": here[3], "step": STRIDE * int(moment)}
+    def now(signal, annealing, step):
+        here = _climbs()[signal, words[annealing]][int(step) // STRIDE]
+        return {"w": here[0], "v": here[1], "rate": here[2], "price": here[3], "at": int(step)}
 
     def figure():
         fig, (left, right) = figures.subplots(1, 2, figsize=(6.8, 3.6), gridspec_kw={"width_ratios": [1.35, 1]})
@@ -133,7 +133,7 @@ def landscape() -> Explorer:
     return Explorer(
         [field, path, now],
         {"signal": Slider("signal: variance over noise", SIGNALS, 1.5), "annealing": Choice("annealing of beta", list(words), "none"),
-         "moment": Slider("time", range(MOMENTS + 1), 12, play=True)},
+         "step": Slider("step", range(0, STRIDE * MOMENTS + 1, STRIDE), 12 * STRIDE, play=True)},
         figure,
         [HeatMap(z="bound", extent=(-2.46, 2.46, -1.1275, 1.1275)),
          Points(x="top_w", y="top_v", role="truth", shape="cross", size=6.0, label="crosses: the best there is"),
@@ -141,11 +141,11 @@ def landscape() -> Explorer:
          Line(axes=1, x=steps, y="prices", role="prior", label="beta"),
          Line(axes=1, x=steps, y="rates", label="rate of the unit"),
          Line(axes=1, x=[0.0, float(steps[-1])], y="best", role="truth", width=1.4, label="its best rate"),
-         Points(axes=1, x="step", y="rate", size=5.0)],
+         Points(axes=1, x="at", y="rate", size=5.0)],
         title="Explorer: a unit that may die",
         alt="""Left, the bound of a model with one linear unit, bright where it is high, over the decoder's weight and the encoder's slope. With a signal
             above one there are two equal hills, in the upper right and the lower left, and a saddle at the origin between
             them; with a signal below one the only hill is at the origin. A path climbs from near the origin. Right, the unit's rate against
             the step, and beta. Without annealing the rate stays near zero for long before it rises, if the signal is above one; with annealing it
             jumps up at once, and then settles at its best value, which is zero if the signal is below one.""",
-        readout=["step {step:d}, beta {price:.2f}: w {w:.2f}, v {v:.2f}, rate {rate:.3f} nats; the best rate is {best_rate:.3f}"])
+        readout=["step {at:d}, beta {price:.2f}: w {w:.2f}, v {v:.2f}, rate {rate:.3f} nats; the best rate is {best_rate:.3f}"])

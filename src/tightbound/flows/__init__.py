@@ -11,6 +11,7 @@ Source: Tabak & Turner (2013); Rezende & Mohamed (2015); Papamakarios et al. (20
 inference.
 """
 
+from tightbound.flows.amortised import FlowEncoder
 from tightbound.flows.autoregressive import MADE, Autoregressive
 from tightbound.flows.coupling import Coupling
 from tightbound.flows.fit import DensityFit, NoCompiler, approximate, compiled, fit_density, negative_log_likelihood, training_step
@@ -22,7 +23,7 @@ from tightbound.flows.transforms import (ActNorm, Affine, Bijection, Box, Chain,
                                          NotFinite, Permute, Planar, Radial, bisect)
 
 __all__ = ["KINDS", "MADE", "ActNorm", "Affine", "Autoregressive", "Bijection", "Box", "Chain", "Coupling", "DensityFit",
-           "ExponentialMap", "Flow", "FlowDistribution", "FlowError", "Inverse", "InverseNotConverged", "Network", "NoCompiler",
+           "ExponentialMap", "Flow", "FlowDistribution", "FlowEncoder", "FlowError", "Inverse", "InverseNotConverged", "Network", "NoCompiler",
            "NotFinite", "Permute", "Planar", "Plane", "Radial", "Spline", "StandardNormal", "TorusCoupling", "UniformSphere", "UniformTorus",
            "approximate", "bisect", "compiled", "fit_density", "make", "moebius", "negative_log_likelihood", "rational_quadratic",
            "tangents", "training_step"]

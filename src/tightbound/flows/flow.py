@@ -34,7 +34,7 @@ class FlowDistribution(Distribution):
     Sampling and scoring the samples takes one pass of f; scoring any other y takes its inverse.
 
     Args:
-        base: density of x over vectors (d,), without a batch shape.
+        base: density of x over vectors (d,), without a batch shape or with that of the context.
         bijection: f.
         context: (..., c), for a bijection that reads one; its leading axes are the batch shape.
         validate_args: whether a log density that is not finite raises (as in torch, true unless switched off).
@@ -45,7 +45,7 @@ class FlowDistribution(Distribution):
 
     def __init__(self, base: Distribution, bijection: Bijection, context: Tensor | None = None, validate_args: bool | None = None):
         self.base, self.bijection, self.context = base, bijection, context
-        batch_shape = torch.Size() if context is None else context.shape[:-1]
+        batch_shape = base.batch_shape if context is None else context.shape[:-1]
         super().__init__(batch_shape, base.event_shape, validate_args=False)
         self.checked = __debug__ if validate_args is None else validate_args
 
@@ -59,7 +59,8 @@ class FlowDistribution(Distribution):
         Raises:
             NotFinite: when a log density is not finite; says which layer made it so.
         """
-        x, _ = self.base.rsample_and_log_prob(torch.Size(sample_shape) + self.batch_shape, generator=generator)
+        lead = torch.Size(sample_shape) + self.batch_shape[: len(self.batch_shape) - len(self.base.batch_shape)]
+        x, _ = self.base.rsample_and_log_prob(lead, generator=generator)
         return self.push(x)
 
     def push(self, x: Tensor) -> tuple[Tensor, Tensor]:

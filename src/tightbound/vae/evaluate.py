@@ -300,9 +300,14 @@ def active_units(model, x: Tensor, *, threshold: float = 0.01, num_samples: int 
 
     The mean is q's own where it knows it, else that of samples.
 
+    Raises:
+        ValueError: for a single image, of which nothing varies.
+
     Source: Burda, Grosse & Salakhutdinov (2016).
     """
     _checked(model, x)
+    if len(x) < 2:
+        raise ValueError("expected two images or more, got 1: active is what differs from image to image")
     with torch.no_grad():
         q = frozen(model).posterior(x)
         try:
