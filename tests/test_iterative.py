@@ -386,9 +386,9 @@ def test_the_stored_results_are_ten_seeds():
 # Explorers -------------------------------------------------------------------------------------------------------
 
 def test_the_surface_shows_the_paths_of_the_method():
-    shown = explore.surface().frame(image="test image 3", start=(1.5, -1.0))
+    shown = explore.surface().frame(image="test image 3", start=(1.2, -0.6))
     model, x = vae.evaluate.frozen(vae.two_latents(), torch.float64), vae.binary_digits("test")[0][3:4].double()
-    start = torch.tensor([[[1.5, -1.0], [0.0, 0.0]]], dtype=torch.float64)
+    start = torch.tensor([[[1.2, -0.6], [0.0, 0.0]]], dtype=torch.float64)
     nodes = it.hermite(2, 6)
     with torch.no_grad():
         lams, _, _ = it.Inference(model, it.two_latents_rule().double(), nodes=nodes).path(x, 8, start=start)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from tightbound import figures, iterative, vae
-from tightbound.explore import Choice, Explorer, HeatMap, Line, Point, Points, Slider
+from tightbound.explore import Choice, Explorer, HeatMap, Image, Line, Point, Points, Slider
 
 IMAGES = {"test image 74": 74, "test image 3": 3, "test image 12": 12}
-STARTS = tuple(np.linspace(-2.5, 2.5, 11).round(2))
+STARTS = tuple(np.linspace(-2.4, 2.4, 9).round(2))
 REACH, SIDE = 3.0, 41
 LEARNED, ADAM = 8, 40           # steps
 
@@ -33,7 +33,9 @@ def _surfaces() -> dict[str, dict]:
         for name, move, steps in (("learned", rule, LEARNED), ("adam", iterative.Adam(0.1), ADAM)):
             lams, _, _ = iterative.Inference(model, move, nodes=nodes).path(many, steps, start=first)
             bounds = {t: iterative.elbo(model, many, lams[t], nodes) for t in {LEARNED, steps}}
-            found[name] = lams[:, :, 0].clamp(-6, 6).unflatten(1, (len(x), -1)), {t: b.unflatten(0, (len(x), -1)) for t, b in bounds.items()}
+            found[name] = (lams[:, :, 0].clamp(-6, 6).unflatten(1, (len(x), -1)),
+                           {t: bound.unflatten(0, (len(x), -1)) for t, bound in bounds.items()})
+        made = model.decode(found["learned"][0][-1]).mean.unflatten(-1, (8, 8))
         axis = torch.linspace(-REACH, REACH, SIDE, dtype=torch.float64)
         centres = torch.cartesian_prod(axis, axis)
         codes = model.posterior(x).mean
@@ -42,8 +44,10 @@ def _surfaces() -> dict[str, dict]:
             lam = torch.stack([centres, best[1].expand_as(centres)], 1)
             fields.append(iterative.elbo(model, x[i:i + 1], lam, nodes).reshape(SIDE, SIDE).T)
     return {name: {"field": (1 - ((truth.best[i] - fields[i]).clamp(min=0) / 45).sqrt()).clamp(min=0).numpy(),
+                   "seen": x[i].reshape(8, 8).numpy(), "made": made[i].numpy(),
                    "optimum": truth.optimum[i, 0].numpy(), "code": codes[i].numpy(), "best": float(truth.best[i]),
-                   "direct": float(truth.bound[i]), "learned": found["learned"][0][:, i].numpy(), "adam": found["adam"][0][:, i].numpy(),
+                   "direct": float(truth.bound[i]), "learned": found["learned"][0][:, i].numpy(),
+                   "adam": found["adam"][0][:, i].numpy(),
                    "bounds": [found["learned"][1][LEARNED][i].numpy(), found["adam"][1][LEARNED][i].numpy(),
                               found["adam"][1][ADAM][i].numpy()]}
             for i, name in enumerate(IMAGES)}
@@ -53,7 +57,8 @@ def surface() -> Explorer:
     """The bound of one image over (mu_1, mu_2): gradient ascent and a learned rule from wherever one starts."""
     def ground(image):
         here = _surfaces()[image]
-        return {"bound": here["field"], "best_x": here["optimum"][:1], "best_y": here["optimum"][1:], "code_x": here["code"][:1],
+        return {"bound": here["field"], "seen": here["seen"], "best_x": here["optimum"][:1], "best_y": here["optimum"][1:],
+                "code_x": here["code"][:1],
                 "code_y": here["code"][1:], "best": here["best"], "direct": here["direct"]}
 
     def paths(image, start):
@@ -61,11 +66,15 @@ def surface() -> Explorer:
         row = STARTS.index(start[0]) * len(STARTS) + STARTS.index(start[1])
         learned, adam = here["learned"][:, row], here["adam"][::2, row]
         after, short, long = (float(values[row]) for values in here["bounds"])
-        return {"lx": learned[:, 0], "ly": learned[:, 1], "ax": adam[:, 0], "ay": adam[:, 1], "after": after, "short": short, "long": long}
+        return {"made": here["made"][row], "lx": learned[:, 0], "ly": learned[:, 1], "ax": adam[:, 0], "ay": adam[:, 1],
+                "after": after, "short": short, "long": long}
 
     def figure():
-        fig, ax = figures.subplots(figsize=(5.6, 4.8))
-        ax.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH), xlabel="$\\mu_1$", ylabel="$\\mu_2$")
+        fig, (plane, seen, made) = figures.subplots(1, 3, figsize=(8.2, 3.9), gridspec_kw={"width_ratios": [2.2, 1, 1]})
+        plane.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH), xlabel="$\\mu_1$", ylabel="$\\mu_2$")
+        for ax, words in ((seen, "the image"), (made, "the learned end")):
+            ax.set(xlim=(0, 8), ylim=(0, 8), xticks=[], yticks=[], title=words)
+            ax.set_box_aspect(1)
         return fig
 
     edge = REACH + REACH / (SIDE - 1)
@@ -75,14 +84,17 @@ def surface() -> Explorer:
          "start": Point("start", STARTS, STARTS, (0.0, 0.0), names=("mu 1", "mu 2"))},
         figure,
         [HeatMap(z="bound", extent=(-edge, edge, -edge, edge)),
-         Line(x="ax", y="ay", role="prior", width=1.4), Points(x="ax", y="ay", role="prior", size=3.0, label=f"Adam, {ADAM} steps, every second one"),
+         Line(x="ax", y="ay", role="prior", width=1.4),
+         Points(x="ax", y="ay", role="prior", size=3.0, label=f"Adam, {ADAM} steps, every second one"),
          Line(x="lx", y="ly", width=1.8), Points(x="lx", y="ly", size=4.5, shape="square", label=f"learned, {LEARNED} steps"),
          Points(x="code_x", y="code_y", role="accent", size=6.0, shape="square", label="the encoder's mean"),
-         Points(x="best_x", y="best_y", role="truth", size=7.0, shape="cross", label="the best mean")],
+         Points(x="best_x", y="best_y", role="truth", size=7.0, shape="cross", label="the best mean"),
+         Image(axes=1, z="seen", extent=(0, 8, 0, 8)), Image(axes=2, z="made", extent=(0, 8, 0, 8))],
         title="Explorer: anywhere to the top",
         alt="""The bound of one image over the two means of q, bright where it is high, at the scales of the best q. From a start that can be
             dragged anywhere two paths set out: forty steps of Adam, close together, and eight learned ones. A square marks the encoder's
-            mean, a cross the best one; on image 74 the two lie some way apart.""",
+            mean, a cross the best one; on image 74 the two lie some way apart. On the right the image, and what the decoder makes of
+            the mean at which the learned path ends.""",
         readout=["bound after 8 learned steps {after:.2f} nats; after 8 of Adam {short:.2f}, after 40 {long:.2f}",
                  "the best q has {best:.2f} nats, the encoder's {direct:.2f}"])
 
@@ -111,7 +123,8 @@ def _climbs() -> np.ndarray:
 
 
 def _log_joint(x: float, z: Tensor) -> Tensor:
-    return -(x - z.abs()).square() / (2 * NOISE) - 0.5 * math.log(2 * math.pi * NOISE) - 0.5 * z.square() - 0.5 * math.log(2 * math.pi)
+    normals = torch.distributions.Normal(z.abs(), math.sqrt(NOISE)), torch.distributions.Normal(0.0, 1.0)
+    return normals[0].log_prob(torch.tensor(x, dtype=z.dtype)) + normals[1].log_prob(z)
 
 
 def fold() -> Explorer:
@@ -151,4 +164,5 @@ def fold() -> Explorer:
             the q that Adam ends at. Right, the mean of q against the step. From a narrow start on either side, and for x = 1 or more, the mean
             moves to the peak on its own side and q becomes narrow. From zero it stays where it is, and q ends wide and in the
             middle; so it does from near zero where the start is wide.""",
-        readout=["q ends at mean {mean:.2f}, scale {scale:.2f}; its bound is {found:.3f}, log p(x) {evidence:.3f}: a gap of {missing:.3f} nats"])
+        readout=["q ends at mean {mean:.2f}, scale {scale:.2f}; its bound is {found:.3f}, "
+                 "log p(x) {evidence:.3f}: a gap of {missing:.3f} nats"])

@@ -45,7 +45,7 @@ def draws(num_samples: int, like: Tensor, generator: torch.Generator | None = No
     return Nodes(eps, like.new_full((len(eps),), 1 / len(eps)))
 
 
-def hermite(dim: int, num_points: int = 8, *, dtype: torch.dtype = torch.float64) -> Nodes:
+def hermite(dim: int, num_points: int = 8, *, dtype: torch.dtype = torch.float64, device: str | torch.device = "cpu") -> Nodes:
     """Gauss-Hermite points, `num_points` to an axis: exact where log p(x, z) is a polynomial of degree 2 num_points - 1.
 
     Raises:
@@ -56,7 +56,7 @@ def hermite(dim: int, num_points: int = 8, *, dtype: torch.dtype = torch.float64
     x, w = np.polynomial.hermite_e.hermegauss(count("num_points", num_points, least=1))
     points = torch.cartesian_prod(*[torch.tensor(x, dtype=dtype)] * dim).reshape(-1, 1, dim)
     weights = torch.cartesian_prod(*[torch.tensor(w / w.sum(), dtype=dtype)] * dim).reshape(-1, dim).prod(-1)
-    return Nodes(points, weights)
+    return Nodes(points.to(device), weights.to(device))
 
 
 def member(lam: Tensor) -> DiagonalGaussian:

@@ -33,7 +33,8 @@ class LinearPosterior(NamedTuple):
     gain: Tensor
 
 
-def linear_gaussian_posterior(A: Tensor, x: Tensor, noise: Tensor | float, prior_covariance: Tensor | None = None) -> LinearPosterior:
+def linear_gaussian_posterior(A: Tensor, x: Tensor, noise: Tensor | float,
+                              prior_covariance: Tensor | None = None) -> LinearPosterior:
     """The posterior of z ~ N(0, C) from x = A z + e, e ~ N(0, noise): Wiener's estimate, a gain times an error::
 
         mean = K (x - A 0),    K = C A' (A C A' + noise)^-1,    covariance = C - K A C
@@ -116,7 +117,10 @@ class Absolute(nn.Module):
 
 
 def folded_vae(noise: float = 0.1, *, width: int = 32, seed: int = 0) -> vae.VAE:
-    """A model with two answers to every x, and an encoder that has to give one: ``x = |z| + e, z ~ N(0, 1), e ~ N(0, noise)``."""
+    """A model with two answers to every x, and an encoder that has to give one.
+
+    It is ``x = |z| + e`` with z ~ N(0, 1) and e ~ N(0, noise).
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return vae.VAE(vae.DiagonalEncoder(vae.mlp(1, width, width), width, 1), Absolute(), FixedNoise(noise), 1)
@@ -142,8 +146,8 @@ def folded_bound(x, mean, log_scale, noise: float = 0.1):
 class Scene(nn.Module):
     """A picture of two equal objects that stand at a and at -a: z = a (..., 2) to size * size pixels.
 
-    Each object is a bump, ``exp(-distance^2 / (2 width^2))`` at each pixel. Which object is which, no picture can tell; and as a goes half
-    around the origin the two change places, so that no continuous function of the picture can name one of them.
+    Each object is a bump, ``exp(-distance^2 / (2 width^2))`` at each pixel. Which object is which, no picture can tell; and as
+    a goes half around the origin the two change places, so that no continuous function of the picture can name one of them.
     """
 
     def __init__(self, size: int = 8, width: float = 0.6, half: float = 2.5):
@@ -177,7 +181,7 @@ def simulate(model: vae.VAE, num_data: int, *, seed: int | torch.Generator = 0) 
 # A data set as one datum ---------------------------------------------------------------------------------------------------
 
 class Schools(nn.Module):
-    """Eight schools as a model whose "image" is a whole data set y, with z = (mu / 5, log(tau / 5)), so that both are of size one.
+    """Eight schools as a model whose "image" is a whole data set y, with z = (mu / 5, log(tau / 5)), both of size one.
 
     `log_joint` is that of `problems.eight_schools` in the plane, for many y at once, but for the change of the coordinate mu::
 
@@ -239,8 +243,8 @@ class Shrunk(nn.Module):
 def sequences(num_data: int = 1000, *, num_words: int = 20, length: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Rows of words (N, length + 1) from a recurrent network with random weights and one latent z ~ N(0, 1); and z (N,).
 
-    They are the synthetic data of He et al. in small: the network that made them is a `SentenceVAE`, so a model of that kind can
-    learn them; the last word is END.
+    They are the synthetic data of He et al. in small: the network that made them is a `SentenceVAE`, so a model of that kind
+    can learn them; the last word is END.
 
     Source: He, Spokoyny, Neubig & Berg-Kirkpatrick (2019), section 3; Kim et al. (2018), section 4.1.
     """
@@ -276,7 +280,7 @@ def sentence_vae(num_words: int = 20, *, seed: int = 0) -> tuple[SentenceVAE, li
 # Ready made ----------------------------------------------------------------------------------------------------------------
 
 def two_latents_rule() -> Learned:
-    """An inference model for `vae.two_latents`, trained on steps from scattered starts; it sees lambda and the gradient alone."""
+    """An inference model for `vae.two_latents`, trained from scattered starts; it sees lambda and the gradient alone."""
     return vae.ready.load(Learned(2), HERE / "two_latents_rule.pt").eval()
 
 

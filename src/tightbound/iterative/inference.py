@@ -251,15 +251,17 @@ def gaps(model, x: Tensor, *, log_evidence: Tensor | None = None, num_steps: int
     """
     vae.evaluate._checked(model, x)
     exactly = model.dim <= 2
-    rough = hermite(model.dim, 8, dtype=torch.float32) if exactly else None      # good enough to find the way by
+    # Eight points to an axis, in single precision, are good enough to find the way by.
+    rough = hermite(model.dim, 8, dtype=torch.float32, device=x.device) if exactly else None
     quick, images = vae.evaluate.frozen(model, torch.float32 if exactly else None), x.float() if exactly else x
     with torch.no_grad():
         lam = numbers(quick.posterior(images))
-        found = [optimise(quick, images, start, num_steps=num_steps, nodes=rough, seed=seed) for start in (lam, torch.zeros_like(lam))]
+        found = [optimise(quick, images, start, num_steps=num_steps, nodes=rough, seed=seed)
+                 for start in (lam, torch.zeros_like(lam))]
         found = torch.stack([lam, *found])                                        # never worse than q itself
         if exactly:
             model, x, found = vae.evaluate.frozen(model, torch.float64), x.double(), found.double()
-        nodes = hermite(model.dim, num_points) if exactly else None
+        nodes = hermite(model.dim, num_points, device=x.device) if exactly else None
         values = torch.stack([_values(quick if nodes is None else model, x, at, nodes, num_samples, seed) for at in found])
         weights = nodes.weights if exactly else values.new_full((num_samples,), 1 / num_samples)
         bounds = torch.einsum("s,ksb->kb", weights, values)                       # values: (3, S, B)
@@ -284,7 +286,8 @@ def _values(model, x: Tensor, lam: Tensor, nodes: Nodes | None, num_samples: int
         parts = nodes.points.split(at_once)
     else:
         stream = stream_of(seed + 1, x.device)
-        parts = (standard_normal((min(at_once, num_samples - start), *lam[:, 0].shape), generator=stream, dtype=lam.dtype, device=x.device)
+        parts = (standard_normal((min(at_once, num_samples - start), *lam[:, 0].shape), generator=stream, dtype=lam.dtype,
+                                 device=x.device)
                  for start in range(0, num_samples, at_once))
     return torch.cat([log_weights(model, x, lam, Nodes(part, part)) for part in parts])
 
