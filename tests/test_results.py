@@ -94,12 +94,19 @@ def test_a_run_from_end_to_end(command, monkeypatch, tmp_path):
 
 @pytest.fixture
 def flow_command(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "results"))  # it borrows from vae.py beside it
-    spec = importlib.util.spec_from_file_location("results_flows", ROOT / "benchmarks" / "results" / "flows.py")
+    yield from borrowing("flows", monkeypatch)
+
+
+def borrowing(name, monkeypatch):
+    """A command that borrows from those beside it."""
+    folder = ROOT / "benchmarks" / "results"
+    monkeypatch.syspath_prepend(str(folder))
+    spec = importlib.util.spec_from_file_location(f"results_{name}", folder / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     yield module
-    sys.modules.pop("vae", None)
+    for other in ("vae", "common"):
+        sys.modules.pop(other, None)
 
 
 def test_the_page_shows_what_the_flows_reached(flow_command):
@@ -153,3 +160,68 @@ def test_a_run_of_flows_from_end_to_end(flow_command, monkeypatch):
     normal = -0.5 * 3 * math.log(2 * math.pi * math.e)
     assert found[0]["value"] == pytest.approx(normal, abs=0.7)  # independent standard normals
     assert "| 10 planar layers |" in flow_command.tables(found)
+
+
+# Iterative inference ---------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def iterative_command(monkeypatch):
+    yield from borrowing("iterative", monkeypatch)
+
+
+def test_the_page_shows_what_iterative_inference_reached(iterative_command):
+    command = iterative_command
+    results = json.loads(command.RESULTS.read_text())
+    shown = command.PAGE.read_text().split(command.BEGIN)[1].split(command.END)[0].strip()
+    assert shown == command.tables(results), "run: python benchmarks/results/iterative.py --page"
+    names = {"gaps, training", "gaps, test"} | {f"encoder, {name}" for name in command.MARINO}
+    assert {row["name"] for row in results} == names | {f"sequences, {name}" for name in command.HE}
+    for row in results:
+        assert all(row[key] for key in ("machine", "command", "date", "budget", "passes"))
+        if row["name"].startswith("gaps"):
+            assert row["log_evidence"][0] > row["best"][0] > row["bound"][0] and row["images"] >= 50
+            assert row["inference"][0] == pytest.approx(row["approximation"][0] + row["amortisation"][0], abs=1e-6)
+        elif row["name"].startswith("encoder"):
+            assert 70 < row["value"][0] < row["bound"][0] < 140 and row["amortisation"][0] > 0
+        elif row["name"] != "sequences, language model":
+            assert 0 < row["information"][0] < row["rate"][0] + 0.05 and row["amortisation"][0] > 0
+
+
+def test_the_published_gaps_add_up(iterative_command):
+    theirs = {name: value for name, (_, value) in iterative_command.CREMER.items()}
+    assert theirs["approximation"] == pytest.approx(theirs["log_evidence"] - theirs["best"], abs=0.011)
+    assert theirs["amortisation"] == pytest.approx(theirs["best"] - theirs["bound"], abs=0.011)
+    assert theirs["inference"] == pytest.approx(theirs["approximation"] + theirs["amortisation"], abs=0.011)
+    assert iterative_command.cell((-0.001, 0.1)) == "0.00 ± 0.10"
+
+
+def test_aggressive_training_moves_the_decoder_as_often_as_plain_training(iterative_command, monkeypatch):
+    command, seen = iterative_command, {}
+    monkeypatch.setattr(command.training, "fit", lambda model, data, objective, **options: seen.update(options))
+    learn = torch.zeros(2000, 7, dtype=torch.long)
+    model, _ = command.sequence_model("aggressive", learn, 0, command.BUDGETS["small"].sequences)
+    alternating, steps = seen["optimizer"](model.parameters(), lr=1e-3), 16 * seen["num_epochs"]
+    assert alternating.until // alternating.inner + steps - alternating.until == 16 * 14
+
+
+def test_a_run_of_iterative_inference_from_end_to_end(iterative_command, monkeypatch):
+    """On made-up data: every row of the tables comes out, and the tables can be written from them."""
+    command, stream = iterative_command, torch.Generator().manual_seed(0)
+    grey = torch.rand(220, 784, generator=stream) * 0.3
+    monkeypatch.setattr(command, "binarised_mnist", lambda split: (grey > 0.2).float())
+    monkeypatch.setattr(command, "mnist", lambda split: Images(grey, torch.zeros(220)))
+    tiny = command.Budget(command.Gaps(1, 4, 5, 50, 5), command.Encoders(1, 3, (8,), 2, 1e-3, 20, 30, 4),
+                          command.Sequences(2, 60, 20, 4, 1))
+    monkeypatch.setitem(command.BUDGETS, "small", tiny)
+    found = list(command.rows("small", torch.device("cpu")))
+    assert len(found) == 2 + 3 + 5
+    pairs = [(row, name) for row in found for name, value in row.items() if isinstance(value, tuple)]
+    assert len(pairs) == 2 * 6 + 3 * 4 + 4 * 5 + 2 and all(math.isfinite(x) for row, name in pairs for x in row[name])
+    for row in found:
+        if row["name"].startswith("gaps"):
+            assert row["inference"][0] == pytest.approx(row["approximation"][0] + row["amortisation"][0], abs=1e-6)
+            assert row["amortisation"][0] >= 0
+        elif row["name"] in ("encoder, direct", "sequences, VAE"):
+            assert row["gain"] == (0, 0)
+    assert [row["passes"] for row in found[2:5]] == [1, 1, 4]
+    assert "| semi-amortised VAE |" in command.tables(found)

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from common import PAGE, keep, shown, write
 from torch import Tensor, nn
 from vae import machine
 
@@ -36,9 +37,7 @@ from tightbound import flows, training, vae
 from tightbound.data import binarised_mnist, uci_binary, uci_regression
 from tightbound.device import choose
 
-ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).with_suffix(".json")
-PAGE = ROOT / "pages" / "results.md"
 DIM, FEATURES = 40, 100
 POSTERIORS = {"0": ("no flow", 89.9), "10": ("10 planar layers", 87.5), "20": ("20 planar layers", 86.5),
               "40": ("40 planar layers", 85.7), "80": ("80 planar layers", 85.1), "iaf": ("IAF, 2 layers of 320 units", None)}
@@ -193,12 +192,6 @@ def scored(log_q: Tensor, began: float) -> dict:
 
 # The page ----------------------------------------------------------------------------------------------------------
 
-def shown(results: list[dict]) -> dict[str, dict]:
-    """Of each row the run of the largest budget."""
-    order = list(BUDGETS)
-    return {row["name"]: row for row in sorted(results, key=lambda row: order.index(row["budget"]))}
-
-
 def tables(results: list[dict]) -> str:
     rows = shown(results)
     lines = ["| posterior | ours: −ELBO, nats | published −ELBO | gain on no flow | published gain | our gap to log p | passes | training |",
@@ -226,8 +219,7 @@ BEGIN, END = "<!-- flows: begin -->", "<!-- flows: end -->"
 
 
 def write_page() -> None:
-    before, rest = PAGE.read_text().split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{tables(json.loads(RESULTS.read_text()))}\n\n{END}{rest.split(END)[1]}")
+    write(PAGE, BEGIN, END, tables(json.loads(RESULTS.read_text())))
 
 
 def rows(budget_name: str, device: torch.device, parts=("densities", "posteriors")):
@@ -251,11 +243,7 @@ def main() -> None:
     if not options.page:
         for row in rows(options.budget, choose(), options.parts):
             print(f"{row['name']:24s} {row['value']:9.3f} ± {row['standard_error']:.3f} nats in {row['seconds']} s", flush=True)
-            kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-            kept = [other for other in kept if (other["name"], other["budget"]) != (row["name"], row["budget"])]
-            fresh = RESULTS.with_suffix(".new")
-            fresh.write_text(json.dumps([*kept, row], indent=1) + "\n")
-            fresh.replace(RESULTS)
+            keep(RESULTS, row)
     write_page()
 
 
