@@ -13,7 +13,7 @@ gaps: 784-200-200-50 latents and back, tanh, one fixed binarisation; `tightbound
 test images, beside Cremer, Li & Duvenaud (2018), table 2.
 
 encoders: one model trained with a direct encoder, and with an iterative inference model of five steps that starts at
-the prior; then the direct one again, for four times the passes, in about as many seconds; beside Marino, Yue & Mandt
+the prior; then the direct one again, for four times the passes, about as much work; beside Marino, Yue & Mandt
 (2018), tables 1 and 2.
 
 sequences: rows of words with one number behind them, on which a VAE's encoder lags: KL annealing, the semi-amortised
