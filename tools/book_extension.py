@@ -42,10 +42,12 @@ def plain_code(app, doctree):
 
 
 def accessible(app, pagename, templatename, context, doctree):
-    """Mends what the theme and docutils leave for assistive technology: roles that it no longer knows, and a button
-    of the contents without a name."""
+    """Mends what the theme and docutils leave for assistive technology: roles that it no longer knows, tables that no
+    key scrolls, and a button of the contents without a name."""
     if "body" in context:
         body = context["body"].replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+        body = body.replace('<div class="pst-scrollable-table-container">',
+                            '<div class="pst-scrollable-table-container" tabindex="0" role="group" aria-label="Table">')
         context["body"] = body.replace(' role="doc-biblioentry"', "")
     contents = context["generate_toctree_html"]
     context["generate_toctree_html"] = lambda *args, **options: str(contents(*args, **options)).replace(

@@ -84,6 +84,10 @@ kalman = Check(
               "this believes the datum and forgets all that went before: the gain is one."),
         Wrong("gain times the datum", lambda mean, variance, y, walk, noise: mean + _filter(0.0, variance, y, walk, noise)[0],
               "you added the gain times the datum, not times the error."),
+        Wrong("too long a step", lambda mean, variance, y, walk, noise: mean + (variance + walk) * (y - mean) / noise,
+              "this is a step along the slope as long as the prediction's variance: too long. How well is the level known once y is seen?"),
+        Wrong("correction alone", lambda mean, variance, y, walk, noise: _filter(mean, variance, y, walk, noise)[0] - mean,
+              "this is the correction alone, by which the prediction has to be moved."),
         Wrong("variance before the datum", lambda mean, variance, y, walk, noise: variance + walk,
               "this is the variance before the datum is seen. Seeing it makes the level better known.", 1),
         Wrong("variance without the walk", lambda mean, variance, y, walk, noise: _filter(mean, variance, y, 0.0, noise)[1],
@@ -92,6 +96,8 @@ kalman = Check(
               "the walk comes between the last datum and this one, so before the update, not after it.", 1),
         Wrong("deviation", lambda mean, variance, y, walk, noise: _filter(mean, variance, y, walk, noise)[1] ** 0.5,
               "this is the standard deviation. Asked for is the variance.", 1),
+        Wrong("share of the old variance", lambda mean, variance, y, walk, noise: variance * noise / (variance + walk + noise),
+              "the right share, but of the wrong variance: which one held just before y was seen?", 1),
         Wrong("gain kept", lambda mean, variance, y, walk, noise: (variance + walk) ** 2 / (variance + walk + noise),
               "this is K P: what was taken away. What is left is (1 - K) P.", 1),
     ],
@@ -127,6 +133,10 @@ errors = Check(
               "the data's error is in units of its scale already; on its way back it is divided by that scale once more."),
         Wrong("one scale of the prior missing", lambda **a: _gradient(**a, pz=1),
               "the prior's term is divided by its scale once only. The slope of a squared error in units of s has 1/s twice."),
+        Wrong("one of each scale missing", lambda **a: _gradient(**a, px=1, pz=1),
+              "each error is divided by its scale once only. It is in units of its scale already; its slope in z brings in the scale once more."),
+        Wrong("scales swapped", lambda A, x, z, scale_x, prior_mean, scale_z: _gradient(A, x, z, scale_z, prior_mean, scale_x),
+              "the two scales are swapped: each error is measured in units of its own."),
         Wrong("no scales", lambda **a: _gradient(**a, px=0, pz=0), "the scales do not enter: both errors would count the same."),
         Wrong("prior mean zero", lambda A, x, z, scale_x, prior_mean, scale_z: _gradient(A, x, z, scale_x, 0 * prior_mean, scale_z),
               "the prior's mean does not enter: you took it for zero."),
@@ -156,6 +166,8 @@ gate = Check(
               "you took the logit for the gate, which lies between 0 and 1."),
         Wrong("proposal as a move", lambda lam, proposal, logit: lam + torch.sigmoid(-logit) * proposal,
               "the proposal is a new place, not a move: the old value is to be given up as far as the new one comes in."),
+        Wrong("proposal whole", lambda lam, proposal, logit: torch.sigmoid(logit) * lam + proposal,
+              "the proposal comes in whole, whatever the gate says. The two shares have to add up to one."),
         Wrong("both kept", lambda lam, proposal, logit: torch.sigmoid(logit) * (lam + proposal),
               "both are multiplied by the gate. Their shares have to add up to one."),
         Wrong("no gate", lambda lam, proposal, logit: proposal, "this is the proposal: the gate does nothing."),
@@ -198,6 +210,8 @@ through = Check(
               "this is lambda after a single step."),
         Wrong("one step too many", lambda lam, centre, curvature, rate, steps: _last(lam, centre, curvature, rate, steps + 1),
               "one step too many."),
+        Wrong("one step too few", lambda lam, centre, curvature, rate, steps: _last(lam, centre, curvature, rate, steps - 1),
+              "one step too few."),
         Wrong("no curvature", lambda lam, centre, curvature, rate, steps: _last(lam, centre, torch.ones_like(curvature), rate, steps),
               "the curvature does not enter the steps: each coordinate has its own slope."),
         Wrong("the start's gradient all along", lambda lam, centre, curvature, rate, steps: lam + steps * rate * _slope(lam, centre, curvature),
@@ -206,6 +220,12 @@ through = Check(
               "this is the gradient at the last lambda. When the start moves, the last lambda moves by less: look back through the steps.", 1),
         Wrong("through one step only", lambda **a: _slope(_last(**a), a["centre"], a["curvature"]) * (1 - a["rate"] * a["curvature"]),
               "this looks back through one step only.", 1),
+        Wrong("back one step too few", lambda **a: _slope(_last(**a), a["centre"], a["curvature"])
+              * (1 - a["rate"] * a["curvature"]) ** (a["steps"] - 1),
+              "you look back through one step too few: the first step moves with the start, too.", 1),
+        Wrong("back one step too many", lambda **a: _slope(_last(**a), a["centre"], a["curvature"])
+              * (1 - a["rate"] * a["curvature"]) ** (a["steps"] + 1),
+              "you look back through one step too many.", 1),
         Wrong("gradient at the start", lambda **a: _slope(a["lam"], a["centre"], a["curvature"]),
               "this is the gradient at the start, as if no step had been taken.", 1),
         Wrong("sign of the gradient", lambda **a: -_slope(_last(**a), a["centre"], a["curvature"]) * (1 - a["rate"] * a["curvature"]) ** a["steps"],
@@ -217,7 +237,8 @@ through = Check(
     ],
     hints=["Write the loop. Each step is lambda + rate * gradient, the gradient being -curvature * (lambda - centre).",
            "One step multiplies the distance to the centre by 1 - rate * curvature, and so does its derivative.",
-           "Let autograd do it: `lam = lam.clone().requires_grad_(True)`, the loop, then `torch.autograd.grad(bound, lam)`."])
+           "Let autograd do it: `first = lam.clone().requires_grad_(True)` and `lam = first`, the loop on `lam`, then "
+           "`torch.autograd.grad(bound, first)[0]`. In the first one, not in the last."])
 
 ALL = [whose, kalman, errors, gate, through]
 
