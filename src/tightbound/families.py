@@ -91,7 +91,9 @@ class Full(nn.Module):
 
     def forward(self) -> Gaussian:
         L = _cholesky(self.log_diagonal, self.below)
-        return Gaussian(self.loc, scale_tril=L, validate_args=False)
+        q = Gaussian(self.loc, scale_tril=L, validate_args=False)
+        q.log_det_scale = self.log_diagonal.sum(-1)
+        return q
 
 
 class Mixture(nn.Module):
@@ -169,7 +171,7 @@ def triangular(diagonal: Tensor, below: Tensor) -> Tensor:
     """The lower triangular matrix (..., d, d) with this diagonal (..., d), and (..., d (d - 1)/2) below it, row by row."""
     d, values = diagonal.shape[-1], torch.cat([diagonal, below], -1)
     flat = values.new_zeros(*values.shape[:-1], d * d)  # of many matrices, one scatter writes all in half the time of L[..., i, j] = below
-    return flat.scatter(-1, _places(d, values.device).expand(values.shape), values).unflatten(-1, (d, d))
+    return flat.scatter_(-1, _places(d, values.device).expand(values.shape), values).unflatten(-1, (d, d))
 
 
 def below_diagonal(matrix: Tensor) -> Tensor:
