@@ -180,8 +180,14 @@ def below_diagonal(matrix: Tensor) -> Tensor:
     return matrix.flatten(-2).index_select(-1, _places(d, matrix.device)[d:])
 
 
-@lru_cache(maxsize=64)
 def _places(dim: int, device: torch.device) -> Tensor:
     """Where they stand in the matrix, its rows laid end to end: the diagonal, then what is below it."""
+    return (_flat if torch.compiler.is_compiling() else _kept)(dim, device)  # a compiler looks through no cache, and warns
+
+
+def _flat(dim: int, device: torch.device) -> Tensor:
     rows, columns = torch.tril_indices(dim, dim, -1, device=device)
     return torch.cat([torch.arange(dim, device=device) * (dim + 1), rows * dim + columns])
+
+
+_kept = lru_cache(maxsize=64)(_flat)
