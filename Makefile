@@ -27,10 +27,10 @@ bench: environment  ## run the races: ours beside its peers
 	@for race in benchmarks/*.py; do echo "== $$race"; $(PY) "$$race" || exit 1; done
 
 assignments: environment  ## write the students' copies of the exercises
-	$(PY) tools/classroom.py assignments
+	$(PY) tools/classroom assignments
 
 grade: environment  ## mark a folder of submissions: make grade SUBMISSIONS=folder
-	$(PY) tools/classroom.py grade "$(or $(SUBMISSIONS),$(error say which: make grade SUBMISSIONS=folder))"
+	$(PY) tools/classroom grade "$(or $(SUBMISSIONS),$(error say which: make grade SUBMISSIONS=folder))"
 
 outputs: environment  ## run the chapters again and store their text outputs
 	$(PY) tools/notebooks.py

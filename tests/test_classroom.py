@@ -4,7 +4,6 @@ import copy
 import csv
 import hashlib
 import html
-import importlib.util
 import json
 import os
 import re
@@ -23,12 +22,11 @@ from tightbound.checks import laplace as check
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "chapters" / "exercises"
-TOOL = ROOT / "tools" / "classroom.py"
+TOOL = ROOT / "tools" / "classroom"
 POINTS = {"evidence": 1, "coin": 3, "away": 3, "predictive": 2, "bic": 1, "modes": 4}
 
-spec = importlib.util.spec_from_file_location("classroom", TOOL)
-classroom = sys.modules["classroom"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(classroom)
+sys.path.insert(0, str(TOOL.parent))
+from classroom import __main__ as command, files, submissions  # noqa: E402
 
 pytestmark = pytest.mark.classroom
 
@@ -266,7 +264,7 @@ def test_feedback_asks_nothing_of_the_network(lesson):
 def course(tmp_path, monkeypatch):
     """A folder of sources of our own, which a test may spoil."""
     shutil.copytree(SOURCE / "laplace", tmp_path / "source" / "laplace", ignore=shutil.ignore_patterns(".*"))
-    monkeypatch.setattr(classroom, "SOURCE", tmp_path / "source")
+    monkeypatch.setattr(files, "SOURCE", tmp_path / "source")
     path = tmp_path / "source" / "laplace" / "laplace.ipynb"
 
     def change(edit):
@@ -279,7 +277,7 @@ def course(tmp_path, monkeypatch):
 
 def refusal(*arguments):
     with pytest.raises(SystemExit) as end:
-        classroom.main([str(argument) for argument in arguments])
+        command.main([str(argument) for argument in arguments])
     assert isinstance(end.value.code, str)
     return end.value.code
 
@@ -341,17 +339,17 @@ def test_folders_that_make_no_sense_are_refused(course):
     assert "must lie apart" in refusal("grade", "--output", empty, empty)
     assert "--timeout 1 or more" in refusal(*grade, empty, "--timeout", "0")
     assert "choose one of laplace" in refusal(*grade, empty, "--assignment", "laplaec")
-    assert "no assignment" in (shutil.rmtree(classroom.SOURCE / "laplace") or refusal("assignments"))
+    assert "no assignment" in (shutil.rmtree(files.SOURCE / "laplace") or refusal("assignments"))
     assert not course.output.exists()
 
 
 def test_a_bare_notebook_needs_its_topic_where_there_are_several(course):
     (course.folder / "in").mkdir()
     (course.folder / "in" / "ada.ipynb").write_text("{}")
-    submissions, _ = classroom.find_submissions(str(course.folder / "in"), ["em", "laplace"], course.output)
-    assert [s.remark for s in submissions] == ["which of em, laplace is it? Put it into ada/<topic>.ipynb"]
-    submissions, _ = classroom.find_submissions(str(course.folder / "in"), ["laplace"], course.output)
-    assert [(s.student, s.assignment, s.remark) for s in submissions] == [("ada", "laplace", "")]
+    found, _ = submissions.find_submissions(str(course.folder / "in"), ["em", "laplace"], course.output)
+    assert [s.remark for s in found] == ["which of em, laplace is it? Put it into ada/<topic>.ipynb"]
+    found, _ = submissions.find_submissions(str(course.folder / "in"), ["laplace"], course.output)
+    assert [(s.student, s.assignment, s.remark) for s in found] == [("ada", "laplace", "")]
 
 
 @pytest.mark.parametrize(("name", "safe"), {
@@ -360,4 +358,4 @@ def test_a_bare_notebook_needs_its_topic_where_there_are_several(course):
     "-rf": False, "=1+1": False, "a\nb": False, "a\n": False, "a ": False, "a.": False, "x" * 101: False,
 }.items())
 def test_only_names_that_can_be_folders_are_taken(name, safe):
-    assert classroom.is_safe(name) is safe
+    assert submissions.is_safe(name) is safe
