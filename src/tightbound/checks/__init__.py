@@ -4,6 +4,7 @@ One module a topic holds its checks and its quiz: `from tightbound.checks import
 """
 
 from tightbound.checks.check import Check, CheckFailed, Wrong
+from tightbound.checks.diary import Progress, progress
 from tightbound.checks.quiz import Option, Question, Quiz
 
-__all__ = ["Check", "CheckFailed", "Option", "Question", "Quiz", "Wrong"]
+__all__ = ["Check", "CheckFailed", "Option", "Progress", "Question", "Quiz", "Wrong", "progress"]

@@ -17,6 +17,7 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
+from tightbound.checks.diary import record
 from tightbound.estimate import Estimate
 
 
@@ -78,9 +79,15 @@ class Check:
             CheckFailed: with the diagnosis.
         """
         found = self.diagnose(function, seed=seed)
+        record(self.topic, self.name, found[0] if found else "passed")
         if found is not None:
             raise CheckFailed(f"{self.name}: {found[1]}\nStuck? The `hints` of this check open one by one.")
         print(f"✓ {self.name}: right, on {self.num_instances} fresh instances")
+
+    @property
+    def topic(self) -> str:
+        """The chapter: the name of the module that draws its instances."""
+        return self.draw.__module__.rpartition(".")[2]
 
     def diagnose(self, function: Callable, *, seed: int | None = None) -> tuple[str, str] | None:
         """None when `function` is right, else the name of what is wrong and the message for the student."""
@@ -194,8 +201,11 @@ class Hints:
         return f"{len(self.texts)} hints for {self.name}: read them one at a time with hints[0], hints[1], ..."
 
     def _repr_html_(self) -> str:
-        return "".join(f"<details>{SUMMARY}Hint {i + 1} for {html.escape(self.name)}</summary>"
-                       f'<p class="tex2jax_process">{html.escape(text)}</p></details>' for i, text in enumerate(self.texts))
+        page = ""
+        for i, text in reversed([*enumerate(self.texts)]):  # each lies inside the one before, and cannot be seen until that is open
+            page = (f"<details>{SUMMARY}Hint {i + 1} for {html.escape(self.name)}</summary>"
+                    f'<p class="tex2jax_process">{html.escape(text)}</p>{page}</details>')
+        return page
 
 
 def _accepts(function: Callable, arguments: dict) -> bool:
