@@ -20,12 +20,14 @@ if not __package__:  # Python runs the folder; to its own modules it is a packag
 from classroom.assignments import write_assignments  # noqa: E402
 from classroom.files import OUTPUT, ROOT, Trouble, find_topics  # noqa: E402
 from classroom.marking import grade  # noqa: E402
+from classroom.personal import read_class  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="classroom", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     assign = commands.add_parser("assignments", help="write the students' copies of the exercises")
+    assign.add_argument("--students", type=Path, metavar="CSV", help="write a version for each student named in the first column")
     mark = commands.add_parser("grade", help="mark a folder of submissions")
     mark.add_argument("folder", help="holds <student>/<topic>.ipynb or <student>/<topic>/<topic>.ipynb; "
                                      "where there is one topic only, also <student>.ipynb")
@@ -38,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         topics, output = find_topics(options.assignment), options.output.resolve()
         if options.command == "assignments":
-            write_assignments(topics, output)
+            write_assignments(topics, output, read_class(options.students) if options.students else [])
         elif options.timeout < 1:
             raise Trouble(f"A limit of {options.timeout} seconds leaves no time: give --timeout 1 or more.")
         else:

@@ -8,6 +8,7 @@ from pathlib import Path
 from classroom.feedback import lay_mathjax_beside, offline
 from classroom.files import read_notebook, replace, write_text
 from classroom.nbgrader_course import NotMarkable, clean_environment, database_url, release, run
+from classroom.personal import common
 from classroom.results import report, table_of
 from classroom.submissions import Submission, find_submissions, known_cells, parse, restore
 
@@ -49,7 +50,7 @@ def mark(submission: Submission, released, course: Path, page: Path, timeout: in
 
     student, topic = submission.student, submission.assignment
     notebook = parse(submission.path)
-    submission.remarks += restore(notebook, released)
+    submission.remarks += common(notebook, student) + restore(notebook, released)
     replace(course / "submitted" / student / topic / f"{topic}.ipynb", write_text(notebook).encode())
     run(Autograde, course, topic, student, timeout=timeout)
     marked = read_notebook(course / "autograded" / student / topic / f"{topic}.ipynb")
