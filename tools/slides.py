@@ -33,7 +33,7 @@ REVEAL = ("dist/reset.css", "dist/reveal.css", "dist/reveal.js", "plugin/notes/n
 STATIC = ("book.css", "pygments.css", "logo.svg", "fonts", "mathjax/tex-chtml.js", "mathjax/output/chtml", "mathjax/input/tex")
 CODE_LINES = 12  # longer code is left out
 PROSE, START, LINE = 220, 100, 130  # characters: of a paragraph that is not shortened, of what is kept at least, of a line
-SENTENCE = re.compile(r"(?<=[.!?:])(?<!e\.g\.)(?<!i\.e\.)(?<!cf\.)(?<!vs\.)(?<!al\.)(?=\s+\S)")
+SENTENCE = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?<!cf\.)(?<!vs\.)(?<!al\.)(?=\s+\S)")
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -110,17 +110,26 @@ def make(root: Path) -> Path:
 
 def deck(page: str) -> str:
     """The slides of a chapter, as a page, from the chapter's page of the book."""
-    soup = BeautifulSoup(page, "html.parser")
-    article = soup.select_one("article.bd-article")
-    explorers = [root["id"] for root in article.select(".tb-explorer")]
-    modules = {re.sub(r"\nboot\([^\n]*\);\s*$", "", script.extract().string)
-               for script in article.select("script[type=module]")}
+    kept: list[str] = []  # pictures and scripts, which are long, and pass unread
+    modules: set[str] = set()
+
+    def keep(match: re.Match) -> str:
+        if match[0].startswith('<script type="module">'):
+            modules.add(re.sub(r"\nboot\([^\n]*\);</script>$", "", match[0]).removeprefix('<script type="module">'))
+            return ""
+        kept.append(match[0])
+        return f'<i data-kept="{len(kept) - 1}"></i>'
+
+    page = re.sub(r"<(svg|script)\b.*?</\1>", keep, page[page.index("<article"):page.index("</article>")], flags=re.S)
     if len(modules) > 1:
         raise book.Trouble("The explorers of a chapter must share one module.")
+    article = BeautifulSoup(page, "html.parser").article
+    explorers = [root["id"] for root in article.select(".tb-explorer")]
     tidy(article)
     title = article.h1.get_text(" ", strip=True)
-    slides = [slide for section in article.find_all("section") for slide in of_section(section)]
-    return PAGE.format(title=html.escape(title), slides="\n".join(slides), explorers=explorers,
+    slides = "\n".join(slide for section in article.find_all("section") for slide in of_section(section))
+    slides = re.sub(r'<i data-kept="(\d+)"></i>', lambda match: kept[int(match[1])], slides)
+    return PAGE.format(title=html.escape(title), slides=slides, explorers=explorers,
                        module=next(iter(modules), "const boot = () => {};"))
 
 
@@ -136,12 +145,8 @@ def tidy(article: Tag) -> None:
     for link in article.select("a.reference"):
         if not link.get("href", "").startswith("https:"):
             link.unwrap()
-    for node in article.select("[id]"):
-        if not node.find_parent("svg") and node.name not in ("svg", "script") and "tb-explorer" not in node.get("class", []):
-            del node["id"]
-    for node in article.select("[aria-labelledby]"):
-        if not node.find_parent("svg"):
-            del node["aria-labelledby"]
+    for node in article.select("[id]:not(.tb-explorer), [aria-labelledby]"):
+        del node["id"], node["aria-labelledby"]
 
 
 # ---- one section: its slides -------------------------------------------------------------------------------
@@ -150,6 +155,9 @@ def of_section(section: Tag) -> list[str]:
     """The slides of a section, without those of the sections inside it."""
     heading = section.find(["h1", "h2", "h3"], recursive=False)
     blocks = [block for block in section.find_all(recursive=False) if block is not heading and block.name != "section"]
+    for i in range(1, len(blocks) - 1):  # an answer that stands folded before an explorer comes after it
+        if "dropdown" in blocks[i].get("class", []) and blocks[i + 1].select_one(".tb-explorer"):
+            blocks[i:i + 2] = blocks[i + 1], blocks[i]
     answer = answers(blocks)
     taken = {id(block) for block in answer.values()}
     slides = [Slide("title")] if heading.name == "h1" else []
@@ -164,12 +172,14 @@ def of_section(section: Tag) -> list[str]:
             for kind, atoms in of_cell(block):
                 alone(kind, *atoms) if kind else slides[-1].atoms.extend(atoms)
         elif "tip" in classes:  # a prediction: nothing that follows may give it away
-            told = answer.get(id(block))
-            slides[-1].atoms.append(boxed(block) + (f'<div class="fragment answer">{shown(told)}</div>' if told else ""))
+            told = f'<div class="fragment answer">{shown(answer[id(block)])}</div>' if id(block) in answer else ""
+            slides[-1].atoms.append(boxed(block) + told)
             slides.append(Slide())
+        elif id(block) in taken:
+            slides[-1].atoms.append(said(block))
         elif "admonition" in classes:
             slides[-1].atoms.append(boxed(block))
-        elif id(block) in taken:
+        elif block.name == "p" and section.select_one(":scope > .cell .tb-quiz"):  # how the page's quiz is used
             slides[-1].atoms.append(said(block))
         elif block.name == "p":
             slides[-1].atoms.append(shown(block, lead="math" in (following.get("class", []) if following else [])))
@@ -219,8 +229,8 @@ def is_line(atoms: list[str]) -> bool:
 
 
 def answers(blocks: list[Tag]) -> dict[int, Tag]:
-    """By the id of each prediction of a section what answers it: the first prose after the cells that follow it. What
-    is asked before an explorer is answered by the hand that moves it."""
+    """By the id of each prediction of a section what answers it: the folded box or the prose after the cells that follow
+    it. What is asked before an explorer is answered by the hand that moves it."""
     found = {}
     for i, block in enumerate(blocks):
         after_cell = False
@@ -228,7 +238,7 @@ def answers(blocks: list[Tag]) -> dict[int, Tag]:
             if "cell" in later.get("class", []) and not later.select_one(".tb-explorer"):
                 after_cell = True
             else:
-                if after_cell and later.name == "p":
+                if after_cell and later.name == "p" or "dropdown" in later.get("class", []):
                     found[id(block)] = later
                 break
     return found
@@ -268,7 +278,7 @@ def of_html(output: Tag):
 
 def is_worth_showing(code: str) -> bool:
     lines = [line for line in code.splitlines() if line.strip()]
-    return len(lines) <= CODE_LINES and not all(re.match(r"import |from |#", line) for line in lines)
+    return len(lines) <= CODE_LINES and not all(re.match(r"import |from |#|print\(inspect\.getsource|plain\(", line) for line in lines)
 
 
 def said(block: Tag) -> str:
@@ -281,7 +291,7 @@ def said(block: Tag) -> str:
 def shown(paragraph: Tag, lead: bool = False) -> str:
     """A paragraph as a slide has it, and, where that is less than all, the whole for the speaker."""
     if paragraph.name != "p":
-        return str(paragraph)
+        return boxed(paragraph) if "admonition" in paragraph.get("class", []) else str(paragraph)
     short = shortened(paragraph, lead)
     whole = "" if short == paragraph.decode_contents() else said(paragraph)
     return f'<p{" data-leads" if leads(paragraph, lead) else ""}>{short}</p>{whole}'
@@ -296,10 +306,13 @@ def shortened(paragraph: Tag, lead: bool = False) -> str:
     found = sentences(paragraph)
     if len(words(found)) <= PROSE:
         return paragraph.decode_contents()
+    found = [sentence for sentence in found if not words([sentence]).lstrip().startswith("(")]
     first = next((n for n in range(1, len(found)) if len(words(found[:n])) >= START), len(found))
     kept = [sentence for i, sentence in enumerate(found)
             if i < first or any(isinstance(node, Tag) and node.name == "strong" for node in sentence)
             or (i == len(found) - 1 and leads(paragraph, lead))]
+    if len(kept) > 1 and len(words(kept[-1:])) < 25 and not leads(paragraph, lead):  # "Here is why."
+        kept.pop()
     return " ".join("".join(str(node) if isinstance(node, Tag) else html.escape(node) for node in sentence).strip()
                     for sentence in kept)
 
@@ -314,17 +327,14 @@ def sentences(paragraph: Tag) -> list[list]:
         current.clear()
 
     for node in paragraph.children:
-        if isinstance(node, NavigableString):
-            for i, part in enumerate(SENTENCE.split(str(node))):
-                if i and depth <= 0 and not words([current]).rstrip().endswith(":"):
-                    close()
-                current.append(NavigableString(part))
-                depth += part.count("(") - part.count(")")
-        else:
-            ended = words([current]).rstrip()[-1:] in (".", "!", "?") and words([current])[-1:].isspace()
-            if ended and depth <= 0:
+        for i, part in enumerate(SENTENCE.split(str(node)) if isinstance(node, NavigableString) else [node]):
+            said = words([current])
+            ended = said.rstrip().endswith((".", "!", "?")) and (said + words([[part]]))[len(said.rstrip())].isspace()
+            if depth <= 0 and (i or ended):
                 close()
-            current.append(node)
+            current.append(part if isinstance(part, Tag) else NavigableString(part))
+            if not isinstance(part, Tag):
+                depth += part.count("(") - part.count(")")
     close()
     return found
 

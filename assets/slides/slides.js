@@ -45,19 +45,18 @@ function fit(section) {
   }
 }
 
-// The stage is as large as may be, with the controls above it or beside it.
+// The stage is as large as may be, with the controls and the legend above and below it, or beside it.
 function fitExplorer(root, width, height) {
   const stage = root.querySelector(".tb-stage");
   const ratio = Math.min(...root.explorer.spec.backgrounds.map((b) => b.ratio));
-  const slack = 1.2 * rem(); // a readout may grow by a line
+  const free = height - 1.3 * rem(); // a readout may grow by a line
+  const tall = (...names) => names.reduce((sum, name) => sum + root.querySelector(name).getBoundingClientRect().height + 0.4 * rem(), 0);
   const measure = (aside) => {
     root.classList.toggle("tb-aside", aside);
-    stage.style.width = "1px";
-    const rest = root.getBoundingClientRect().height;
     stage.style.width = "100%";
-    const across = stage.getBoundingClientRect().width;
-    return aside ? (rest + slack > height ? 0 : Math.min(across, height * ratio))
-      : Math.min(across, (height - rest - slack) * ratio);
+    const across = Math.min(stage.getBoundingClientRect().width, width);
+    const [controls, readout] = [tall(".tb-controls", ".tb-legend"), tall(".tb-readout")];
+    return Math.min(across, aside ? (controls + readout > free ? 0 : (free - readout) * ratio) : (free - controls - readout) * ratio);
   };
   const above = measure(false), beside = measure(true);
   root.classList.toggle("tb-aside", beside > above);
@@ -101,18 +100,31 @@ function deal(section) {
   }
 }
 
-// A list, or a box, that is taller than a slide: an atom for each of its items.
+// A list, a table or a text that is taller than a slide: as many atoms as it takes, of about the same height. What
+// stands below it goes with the last.
 function split(atom, limit) {
-  if (atom.getBoundingClientRect().height <= limit) return [atom];
-  const box = atom.querySelector(":scope > .admonition"), list = (box ?? atom).querySelector(":scope > :is(ul, ol)");
-  if (!list || list.children.length < 2) return [atom];
-  const rest = atom.cloneNode(true), other = rest.querySelector(box ? ":scope > .admonition > :is(ul, ol)" : ":scope > :is(ul, ol)");
+  const height = atom.getBoundingClientRect().height, list = atom.querySelector("ul, ol, tbody"), pre = atom.querySelector("pre");
+  if (limit / height > 0.85) return [atom]; // then it is drawn a little smaller
+  const lines = list ? [] : (pre?.textContent.trimEnd().split("\n") ?? []);
+  if ((list ? list.children.length : lines.length) < 4) return [atom];
+  const rest = atom.cloneNode(true);
   rest.querySelectorAll("template").forEach((said) => said.remove());
-  const half = Math.ceil(list.children.length / 2);
-  if (list.tagName === "OL") other.start = list.start + half;
-  [...list.children].slice(half).forEach((item) => item.remove());
-  [...other.children].slice(0, half).forEach((item) => item.remove());
-  for (let node = list.nextElementSibling; node; node = list.nextElementSibling) node.remove();
+  if (list) {
+    const half = Math.ceil(list.children.length / Math.ceil(height / limit)), other = rest.querySelector("ul, ol, tbody");
+    if (list.tagName === "OL") other.start = list.start + half;
+    [...list.children].slice(half).forEach((item) => item.remove());
+    [...other.children].slice(0, half).forEach((item) => item.remove());
+    atom.querySelector("caption")?.remove();
+    for (let node = list.closest("table") ?? list; node !== atom; node = node.parentElement)
+      while (node.nextElementSibling) node.nextElementSibling.remove();
+    for (let node = other.closest("table") ?? other; node !== rest; node = node.parentElement)
+      while (node.previousElementSibling && !node.previousElementSibling.matches(".admonition-title")) node.previousElementSibling.remove();
+  } else { // at the blank line nearest to the middle
+    const middle = lines.length / 2, far = (i) => Math.abs(i - middle) + (lines[i].trim() ? lines.length : 0);
+    const half = lines.reduce((best, _, i) => (far(i) < far(best) ? i : best), 0);
+    pre.textContent = lines.slice(0, half).join("\n").trimEnd();
+    rest.querySelector("pre").textContent = lines.slice(half).join("\n").replace(/^\s*\n/, "");
+  }
   atom.after(rest);
   return [...split(atom, limit), ...split(rest, limit)];
 }
@@ -126,9 +138,13 @@ function gatherNotes(section) {
   const notes = document.createElement("aside");
   notes.className = "notes";
   for (const template of said) {
-    for (const formula of template.content.querySelectorAll(".math"))
-      formula.innerHTML = MathJax.tex2mml(formula.textContent.replace(/^\s*\\\(|\\\)\s*$/g, ""), { display: false });
-    notes.append(template.content);
+    const part = notes.appendChild(document.createElement("div"));
+    part.append(template.content);
+    part.innerHTML = part.innerHTML.replace(/\\\((.*?)\\\)/gs, (_, formula) => {
+      const tex = document.createElement("textarea"); // which turns &lt; into <
+      tex.innerHTML = formula;
+      return MathJax.tex2mml(tex.value, { display: false });
+    });
     const atom = template.closest(".atom");
     template.remove();
     if (!atom.childNodes.length) atom.remove();
