@@ -1,5 +1,5 @@
 # Each target makes the environment first, if need be; PYTHON names the Python that it is made with.
-.PHONY: help environment book lab test bench assignments grade outputs requirements clean
+.PHONY: help environment book slides lab test bench assignments grade outputs requirements clean
 PYTHON ?= python3
 PY = .venv/bin/python
 
@@ -13,6 +13,9 @@ environment:  ## make .venv with all packages (all others call it; instant once 
 
 book: environment  ## build the book and open it
 	$(PY) tools/book.py
+
+slides: environment  ## make slides of every chapter from its notebook
+	$(PY) tools/slides.py
 
 lab: environment  ## open JupyterLab on the chapters
 	$(PY) -m jupyterlab --notebook-dir=chapters $(if $(filter 0,$(shell id -u)),--allow-root)

@@ -27,7 +27,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ("src", "requirements.txt")  # what results depend on, besides the cells themselves
-PAGES = ("_config.yml", "_toc.yml", "index.ipynb", "pages", "chapters", "references.bib", "assets",
+PAGES = ("_config.yml", "_toc.yml", "index.ipynb", "pages", "chapters", "references.bib", "assets/static", "assets/templates",
          "tools/book.py", "tools/book_extension.py")
 WORKERS, CELL_SECONDS = 2, 600
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
