@@ -19,7 +19,7 @@ import pytest
 import torch
 import yaml
 from bs4 import BeautifulSoup
-from scipy import integrate, special, stats
+from scipy import integrate, optimize, special, stats
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -61,7 +61,7 @@ def D(f, x, h=1e-4):
     return (8 * (f(x + h) - f(x - h)) - f(x + 2 * h) + f(x - 2 * h)) / (12 * h)
 
 
-NAMES = {**vars(math), "np": np, "torch": torch, "stats": stats, "special": special, "beta": special.beta,
+NAMES = {**vars(math), "np": np, "torch": torch, "stats": stats, "special": special, "optimize": optimize, "beta": special.beta,
          "sigmoid": special.expit, "digamma": special.digamma, "Phi": stats.norm.cdf, "quad": quad, "normal": normal, "mean": mean, "kl": kl, "D": D}
 
 

@@ -79,7 +79,7 @@ def catalogue(module) -> list:
 
 def exercise(check) -> nodes.admonition:
     """A folded box with the check's wrong answers: each one's name and message."""
-    title = nodes.title("", f"{check.name}: {len(check.wrongs)} wrong answers, each with its diagnosis")
+    title = nodes.title("", f"{check.name[0].upper()}{check.name[1:]}: {len(check.wrongs)} wrong answers")
     listed = nodes.bullet_list("", *(nodes.list_item("", nodes.paragraph(
         "", "", nodes.strong("", wrong.name), nodes.Text(": "), *words(wrong.message))) for wrong in check.wrongs))
     return nodes.admonition("", title, listed, classes=["dropdown", "misconceptions"])
