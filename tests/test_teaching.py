@@ -2,7 +2,8 @@
 name exists, and no page of the students' holds a word of the solutions.
 
 A line ``% check: LEFT = RIGHT`` of these pages, which no reader sees, recomputes what stands above it: a LEFT such as
--2.4849 must stand in the text and be RIGHT, rounded; any other LEFT must equal RIGHT.
+-2.4849 must stand in the text and be RIGHT, rounded; any other LEFT must equal RIGHT. ``% given: 0.5`` names a number that
+was chosen, ``% chapter: 10.7`` one that the chapter has found.
 """
 
 from __future__ import annotations
@@ -167,8 +168,10 @@ def test_numbers_are_recomputed(topic, text, known):
             assert round(value, len(left.split(".")[1])) == float(left), f"{left} = {right}: {value}"
         else:
             assert math.isclose(float(eval(left, dict(NAMES))), value, rel_tol=1e-6, abs_tol=1e-9), (left, value)
-    given = DECIMAL.findall(plain(known[len(text):])) if known != text else []
-    assert not set(DECIMAL.findall(plain(text))) - computed - set(given), "numbers that nothing recomputes"
+    found = set(re.findall(r"\d+\.\d+", " ".join(re.findall(r"^% chapter: (.+)$", text, re.M))))
+    assert found <= set(re.findall(r"\d+\.\d+", everything(topic))), "the chapter has no such number"
+    given = set(DECIMAL.findall(plain(known[len(text):]) + " ".join(re.findall(r"^% given: (.+)$", text, re.M))))
+    assert not set(DECIMAL.findall(plain(text))) - computed - given - found, "numbers that nothing recomputes"
 
 
 @pytest.mark.parametrize("topic", TOPICS)
