@@ -1,5 +1,5 @@
 # Each target makes the environment first, if need be; PYTHON names the Python that it is made with.
-.PHONY: help environment book slides lab test bench assignments grade outputs requirements clean
+.PHONY: help environment book slides lab test bench assignments grade kit outputs requirements clean
 PYTHON ?= python3
 PY = .venv/bin/python
 
@@ -34,6 +34,9 @@ assignments: environment  ## write the students' copies of the exercises (STUDEN
 
 grade: environment  ## mark a folder of submissions: make grade SUBMISSIONS=folder
 	$(PY) tools/classroom grade "$(or $(SUBMISSIONS),$(error say which: make grade SUBMISSIONS=folder))"
+
+kit: environment  ## build the teacher's kit: the pages for teachers, and the exams' solutions
+	$(PY) tools/kit.py
 
 outputs: environment  ## run the chapters again and store their text outputs
 	$(PY) tools/notebooks.py
