@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import book_extension  # noqa: E402
 import kit  # noqa: E402
 
-TOPICS = sorted(path.stem for path in (ROOT / "chapters").glob("*.ipynb") if (ROOT / "teaching/solutions" / f"{path.stem}.md").exists())
+TOPICS = sorted(path.stem for path in (ROOT / "chapters").glob("*.ipynb"))
 PLAN, BOARDS, EXAM = "A session of 90 minutes", "Three derivations for the board", "Exam questions"
 QUESTION = re.compile(r"(\d)\. (Compute|Explain|Decide|Find the mistake|Prove): (.*) \((\d+) points, (\d+) minutes\)")
 CHECK = re.compile(r"^% check: (.+?) = (.+)$", re.M)
