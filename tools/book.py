@@ -27,7 +27,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ("src", "requirements.txt")  # what results depend on, besides the cells themselves
-PAGES = ("_config.yml", "_toc.yml", "index.ipynb", "pages", "chapters", "teaching", "references.bib", "assets",
+PAGES = ("_config.yml", "_toc.yml", "index.ipynb", "pages", "chapters", "teaching", "references.bib", "assets/static",
+         "assets/templates",
          "tools/book.py", "tools/book_extension.py")
 WORKERS, CELL_SECONDS = 2, 600
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
@@ -132,7 +133,7 @@ def execute(root: Path) -> int:
             cache.match_cache_notebook(notebook)
         except KeyError:
             stale.append((path, notebook))
-    os.environ.update(TIGHTBOUND_STATIC="1", OMP_NUM_THREADS="1")  # kernels inherit it
+    os.environ.update(TIGHTBOUND_STATIC="1", TIGHTBOUND_PROGRESS="off", OMP_NUM_THREADS="1")  # kernels inherit it
     with ThreadPoolExecutor(WORKERS) as pool:
         jobs = {pool.submit(run, path, notebook, root): (path, notebook) for path, notebook in stale}
         try:
