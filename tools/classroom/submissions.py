@@ -12,6 +12,8 @@ from pathlib import Path
 from classroom.files import Trouble
 from classroom.nbgrader_course import NotMarkable
 
+LARGEST = 50 * 2**20  # bytes of a notebook
+
 
 @dataclass
 class Submission:
@@ -23,6 +25,8 @@ class Submission:
     scores: dict[str, float] | None = None
     max_scores: dict[str, float] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    seconds: float | None = None
+    diagnoses: dict[str, str] = field(default_factory=dict)
 
     @property
     def score(self) -> float | None:
@@ -102,6 +106,8 @@ def parse(path: Path):
     import nbformat
 
     try:
+        if path.stat().st_size > LARGEST:
+            raise NotMarkable(f"larger than {LARGEST // 2**20} MB: clear its outputs, or take the pictures out")
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise NotMarkable(f"not a notebook: the file cannot be read ({error})") from None
