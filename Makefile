@@ -26,8 +26,8 @@ bench: environment  ## run the races: ours beside its peers
 	$(PY) -m pip install --quiet --constraint requirements.txt --requirement benchmarks/requirements.txt
 	@for race in benchmarks/*.py; do echo "== $$race"; $(PY) "$$race" || exit 1; done
 
-assignments: environment  ## write the students' copies of the exercises
-	$(PY) tools/classroom assignments
+assignments: environment  ## write the students' copies of the exercises (STUDENTS=class.csv: a version for each)
+	$(PY) tools/classroom assignments $(if $(STUDENTS),--students "$(STUDENTS)")
 
 grade: environment  ## mark a folder of submissions: make grade SUBMISSIONS=folder
 	$(PY) tools/classroom grade "$(or $(SUBMISSIONS),$(error say which: make grade SUBMISSIONS=folder))"

@@ -342,6 +342,12 @@ def test_notebooks_have_metadata_and_ids():
         assert stored["metadata"] == notebooks.METADATA and len(set(ids)) == len(ids)
 
 
+def test_a_cell_of_a_chapter_fits_a_screen():
+    for path in (ROOT / "chapters").glob("*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            assert cell.cell_type != "code" or cell.source.count("\n") < 25, (path.name, cell.metadata.get("name"))
+
+
 def test_what_is_where_names_sections_that_exist():
     said = (ROOT / "pages" / "what_is_where.md").read_text(encoding="utf-8")
     places = re.findall(r"\{doc\}`\.\./chapters/(\w+)`, \*(.*?)\*", said)

@@ -125,7 +125,7 @@ def execute(root: Path) -> int:
             cache.match_cache_notebook(notebook)
         except KeyError:
             stale.append((path, notebook))
-    os.environ.update(TIGHTBOUND_STATIC="1", OMP_NUM_THREADS="1")  # kernels inherit it
+    os.environ.update(TIGHTBOUND_STATIC="1", TIGHTBOUND_PROGRESS="off", OMP_NUM_THREADS="1")  # kernels inherit it
     with ThreadPoolExecutor(WORKERS) as pool:
         jobs = {pool.submit(run, path, notebook, root): (path, notebook) for path, notebook in stale}
         try:

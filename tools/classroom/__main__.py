@@ -22,6 +22,7 @@ if not __package__:  # Python runs the folder; to its own modules it is a packag
 from classroom.assignments import write_assignments  # noqa: E402
 from classroom.files import OUTPUT, ROOT, Trouble, find_topics  # noqa: E402
 from classroom.marking import grade  # noqa: E402
+from classroom.personal import read_class  # noqa: E402
 from classroom.sandbox import MB, Limits  # noqa: E402
 
 
@@ -29,6 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="classroom", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     assign = commands.add_parser("assignments", help="write the students' copies of the exercises")
+    assign.add_argument("--students", type=Path, metavar="CSV", help="write a version for each student named in the first column")
     mark = commands.add_parser("grade", help="mark a folder of submissions")
     mark.add_argument("folder", help="holds <student>/<topic>.ipynb or <student>/<topic>/<topic>.ipynb; "
                                      "where there is one topic only, also <student>.ipynb")
@@ -47,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         topics, output = find_topics(options.assignment), options.output.resolve()
         if options.command == "assignments":
-            write_assignments(topics, output)
+            write_assignments(topics, output, read_class(options.students) if options.students else [])
         else:
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end the run in good order
             grade(options.folder, topics, output, limits_of(options), jobs=options.jobs, fresh=options.fresh,

@@ -25,10 +25,11 @@ from pathlib import Path
 import nbformat
 
 from classroom.feedback import lay_mathjax_beside, offline
-from classroom.files import ROOT, Trouble, read_notebook, replace, write_text
+from classroom.files import ROOT, Trouble, replace, write_text
 from classroom.judge import RIGHT, checks_of
 from classroom.misconceptions import page_of, tally, tally_table
 from classroom.nbgrader_course import NotMarkable, autograde, clean_environment, database_url, release, run
+from classroom.personal import common
 from classroom.results import diagnoses_table, report, shown, table_of
 from classroom.sandbox import Bubblewrap, Limits, ProcessLimits, adopt_orphans, choose, end_children
 from classroom.submissions import Submission, find_submissions, known_cells, parse, restore
@@ -187,7 +188,7 @@ def attend(task: Task) -> dict:
     lasting = True
     try:
         notebook = parse(submission.path)
-        remarks = restore(notebook, nbformat.reads(assignment.notebook, as_version=4))
+        remarks = common(notebook, submission.student) + restore(notebook, nbformat.reads(assignment.notebook, as_version=4))
         verdicts, more = execute(notebook, assignment.tests, assignment.checks, submission.student,
                                  isolation=task.isolation, files=assignment.files, secret=task.secret, limits=task.limits)
         outcome |= {"remarks": remarks + more, "notebook": write_text(notebook),

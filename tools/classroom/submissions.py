@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from classroom.files import Trouble
+from classroom.files import Trouble, is_safe
 from classroom.nbgrader_course import NotMarkable
 
 LARGEST = 50 * 2**20  # bytes of a notebook
@@ -91,10 +91,6 @@ def in_folder(folder: Path, topics: list[str]) -> list[Submission]:
     wanted = " or ".join(f"{topic}.ipynb" for topic in meant)
     return [Submission(folder.name, meant[0], folder,
                        remarks=[f"no {wanted} in the folder, which holds {there}"])]
-
-
-def is_safe(student: str) -> bool:
-    return len(student) <= 100 and re.fullmatch(r"\w([\w .@'-]*[\w@'-])?", student) is not None
 
 
 def parse(path: Path):

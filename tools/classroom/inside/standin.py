@@ -39,6 +39,10 @@ def _read(connection: socket.socket, size: int) -> bytes:
     return bytes(data)
 
 
+def personal(student) -> None:
+    """The judge draws the data, whatever the name."""
+
+
 class CheckFailed(AssertionError):
     """The answer is not right yet; the message says why."""
 
