@@ -59,7 +59,7 @@ def execute(notebook, tests: dict[str, str], topic: str, student: str, *, isolat
             index, why = reason.args
             left_out[index] = f"{_name(notebook, index)} {why}, and was left out"
     else:
-        raise NotMarkable(f"started {limits.starts} times, and each time a cell ended the kernel: "
+        raise NotMarkable(f"run {limits.starts} times, and each time another cell had to be left out: "
                           + "; ".join(left_out.values()))
     for index, remark in left_out.items():
         notebook.cells[index].outputs = [_error("LeftOut", f"{remark} when the notebook was run again.")]

@@ -127,7 +127,7 @@ class Judge:
         if counts:
             self.verdicts[cell] = Verdict("no answers", f"{name}: the check was called, but heard no answers.")
         instances = check.instances(self._seed(name))
-        send(connection, cloudpickle.dumps((check.seconds, instances)))
+        send(connection, cloudpickle.dumps((check.seconds, instances, check.probe)))
         found = check.judge(instances, decode(receive(connection, LARGEST)))
         verdict = Verdict(found[0] if found else RIGHT, check.verdict(found))
         if counts and self.cell == cell:

@@ -13,9 +13,10 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -42,14 +43,20 @@ class Answer:
     changed: str = ""
 
 
-def collect(function: Callable, instances: Iterable[dict], seconds: float) -> Iterator[Answer]:
-    """The function's answers, within so many seconds together; one that has a fault is the last."""
+def collect(function: Callable, instances: Sequence[dict], seconds: float,
+            probe: Callable | None = None) -> Iterator[Answer]:
+    """The function's answers, within so many seconds together; one that has a fault is the last.
+
+    A `probe` adds one more: what `probe(function, **arguments)` makes of the function on the first instance.
+    """
     end = time.monotonic() + seconds
     for arguments in instances:
         answer = ask(function, arguments, end - time.monotonic())
         yield answer
         if answer.fault:
             return
+    if probe is not None:
+        yield ask(partial(probe, function), instances[0], end - time.monotonic())
 
 
 def ask(function: Callable, arguments: dict, seconds: float) -> Answer:

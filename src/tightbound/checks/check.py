@@ -72,6 +72,12 @@ class Check:
         when_nan: what to say besides where the answer is NaN.
     """
 
+    probe: Callable | None = None
+    """What else to try with a student's function, where its values alone do not show all; see `answers.collect`.
+
+    It runs where the student's code does, so it must not know what is right. A check that has one overrides `judge`.
+    """
+
     def __init__(self, name: str, *, draw: Callable[[random.Random], dict], reference: Callable, outputs: Sequence[str],
                  wrongs: Sequence[Wrong], hints: Sequence[str], num_instances: int = 20, tolerance: float = 1e-6,
                  seconds: float = 20.0, when_nan: str = ""):
@@ -101,7 +107,7 @@ class Check:
     def diagnose(self, function: Callable, *, seed: int | str | None = None) -> tuple[str, str] | None:
         """None when `function` is right, else the name of what is wrong and the message for the student."""
         instances = self.instances(seed)
-        return self.judge(instances, collect(function, instances, self.seconds))
+        return self.judge(instances, collect(function, instances, self.seconds, self.probe))
 
     def instances(self, seed: int | str | None = None) -> list[dict]:
         """The arguments of fresh instances."""

@@ -64,8 +64,8 @@ class Check:
         with socket.socket(socket.AF_UNIX) as judge:
             judge.connect(os.environ["TIGHTBOUND_JUDGE"])
             send(judge, json.dumps([self.topic, self.name]).encode())
-            seconds, instances = pickle.loads(receive(judge))
-            send(judge, encode(collect(function, instances, seconds)))
+            seconds, instances, probe = pickle.loads(receive(judge))
+            send(judge, encode(collect(function, instances, seconds, probe)))
             passed, text = json.loads(receive(judge))
         if not passed:
             raise CheckFailed(text)
