@@ -1,5 +1,5 @@
 # Each target makes the environment first, if need be; PYTHON names the Python that it is made with.
-.PHONY: help environment book lab test test-classroom bench assignments grade outputs requirements clean
+.PHONY: help environment book slides lab test test-classroom bench assignments grade kit outputs requirements clean
 PYTHON ?= python3
 PY = .venv/bin/python
 
@@ -13,6 +13,9 @@ environment:  ## make .venv with all packages (all others call it; instant once 
 
 book: environment  ## build the book and open it
 	$(PY) tools/book.py
+
+slides: environment  ## make slides of every chapter from its notebook
+	$(PY) tools/slides.py
 
 lab: environment  ## open JupyterLab on the chapters
 	$(PY) -m jupyterlab --notebook-dir=chapters $(if $(filter 0,$(shell id -u)),--allow-root)
@@ -35,6 +38,9 @@ assignments: environment  ## write the students' copies of the exercises (STUDEN
 
 grade: environment  ## mark a folder of submissions: make grade SUBMISSIONS=folder
 	$(PY) tools/classroom grade "$(or $(SUBMISSIONS),$(error say which: make grade SUBMISSIONS=folder))" $(OPTIONS)
+
+kit: environment  ## build the teacher's kit: the pages for teachers, and the exams' solutions
+	$(PY) tools/kit.py
 
 outputs: environment  ## run the chapters again and store their text outputs
 	$(PY) tools/notebooks.py

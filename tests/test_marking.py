@@ -1,6 +1,5 @@
 """Marking: strange notebooks in one class, which harm nobody but themselves; runs that are killed and go on."""
 
-import copy
 import csv
 import html
 import json
@@ -14,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,7 +30,7 @@ TOPIC = "iterative"  # its checks are quick
 POINTS = {"whose": 1, "kalman": 2, "errors": 3, "gate": 1, "through": 4}
 
 sys.path.insert(0, str(TOOL.parent))
-from classroom import judge, sandbox  # noqa: E402
+from classroom import judge, marking, sandbox, submissions  # noqa: E402
 
 SANDBOXED = sandbox.why_not() is None
 guarded = pytest.mark.skipif(not SANDBOXED, reason="no bubblewrap here: nothing guards files and the network")
@@ -103,7 +103,7 @@ def left_running(word):
     return found
 
 
-# Attacks: an answer to `kalman`, which gets nothing, while all others keep their points --------------------------
+# Attacks ---------------------------------------------------------------------------------------------------------
 
 MARK = "31415.926"  # seconds to sleep: how the tests know the attackers' processes
 
@@ -122,7 +122,7 @@ CHILDREN = f"import subprocess\nchildren = [subprocess.Popen(['sleep', '{MARK}']
 DEATH = "import os\nos._exit(0)"
 LOUD = "while True:\n    print('x' * 10**6)"
 ONE_SHOUT = "print('x' * 10**9)"
-BIG_FILE = "import os\nwith open(os.path.expanduser('~/big'), 'wb') as file:\n    for _ in range(10000):\n        file.write(bytes(10**6))"
+BIG_FILE = "with open('big', 'wb') as file:\n    for _ in range(1000):\n        file.write(bytes(10**6))"
 
 FORGED = """
 import base64, json, os, pickle, socket, struct
@@ -171,27 +171,13 @@ check = Both()
 """
 
 MUTE = """
-def kalman(mean, variance, y, walk, noise):
+def errors(A, x, z, scale_x, prior_mean, scale_z):
     kernel = get_ipython().kernel
     kernel.session.send(kernel.iopub_socket, "stream", {"no": "text"}, parent=kernel.get_parent())
-    return 0.0, 0.0
+    return 0 * z
 """
 
-ATTACKS = {  # what is said of them
-    "endless": ("while True:\n    pass", "kalman-solution timed out after 8 seconds"),
-    "deaf": (DEAF, "kalman-solution ran out of time and could not be interrupted, and was left out"),
-    "greedy": (GREEDY, ""),
-    "slowly greedy": (SLOWLY_GREEDY, "kalman-solution used more than 1 GB of memory, and was left out"),
-    "children": (CHILDREN, "kalman-solution started more than 64 processes, and was left out"),
-    "death": (DEATH, "kalman-solution ended the kernel, and was left out"),
-    "death in a test": (f"def kalman(**arguments):\n    {DEATH.splitlines()[0]}\n    {DEATH.splitlines()[1]}\n"
-                        "kalman.__signature__ = None", "kalman-test ended the kernel, and was left out"),
-    "loud": (LOUD, None),  # what it prints waits in its memory, and is too much here or there
-    "one shout": (ONE_SHOUT, None),
-    "big file": (BIG_FILE, ""),
-    "forged": (FORGED, ""),
-    "mute": (MUTE, "kalman-test disturbed the messages of the kernel, and was left out"),
-}
+DEATH_WHEN_ASKED = "def kalman(mean, variance, y, walk, noise):\n    import os\n    os._exit(0)"
 
 WRONG = {"whose": "def whose(log_evidence, best, bound):\n    return 0.0, 0.0",
          "kalman": "def kalman(mean, variance, y, walk, noise):\n    return 0.0, 0.0",
@@ -267,29 +253,38 @@ def listener():
     server.close()
 
 
+def among(cells, notebook):
+    """The notebook with cells of the student's own at its top, before all else."""
+    notebook["cells"][:0] = [extra(source) for source in cells]
+    return notebook
+
+
 @pytest.fixture(scope="module")
 def attacked(tmp_path_factory, listener):
     """One class with every attack in it, marked in one run."""
     folder, output, harm = (tmp_path_factory.mktemp(name) for name in ("handed in", "results", "harm"))
+    course = output / "course"
     hand_in(folder, "right", solved())
-    for student, (answer, _) in ATTACKS.items():
-        hand_in(folder, student, answered({"kalman": answer}))
+    hand_in(folder, "ends", among([DEATH, CHILDREN, SLOWLY_GREEDY, DEAF], solved()))
+    hand_in(folder, "shouts", among([LOUD, ONE_SHOUT], solved()))
+    hand_in(folder, "many ends", among([DEATH + f"  # {i}" for i in range(6)], solved()))
+    hand_in(folder, "answers", answered({"whose": "while True:\n    pass", "kalman": GREEDY, "gate": BIG_FILE}))
+    hand_in(folder, "tests", answered({"kalman": DEATH_WHEN_ASKED, "errors": MUTE}))
+    hand_in(folder, "forged", answered({"kalman": FORGED}))
     for student, patch in PATCHES.items():
         hand_in(folder, student, answered(WRONG, first=patch))
     hand_in(folder, "patched but right", answered({}, first=PATCHES["patched numbers"]))
-    course = output / "course"
     paths = [folder / "right" / f"{TOPIC}.ipynb", course / "secret", course / "gradebook.db", SOURCE / TOPIC / f"{TOPIC}.ipynb",
              course / "source" / TOPIC / f"{TOPIC}.ipynb", ROOT / "src" / "tightbound" / "checks" / f"{TOPIC}.py"]
-    hand_in(folder, "spy", answered({}, first=SPY.format(
-        paths=[str(path) for path in paths], target=str(harm / "target"), book=str(ROOT / "src"), port=listener.port)))
-    page = answered({"kalman": "from IPython.display import HTML, Javascript, display\ndisplay(HTML('<script>harm()</script>'), "
-                               "Javascript('harm()'))\nprint('<script>harm()</script>')"})
-    page["cells"].append(extra("Dear <script>harm()</script><img src=x onerror=harm()>", "markdown"))
-    hand_in(folder, "page", page)
+    spy = answered({}, first=SPY.format(paths=[str(path) for path in paths], target=str(harm / "target"),
+                                        book=str(ROOT / "src"), port=listener.port))
+    spy["cells"] += [extra("from IPython.display import HTML, Javascript, display\ndisplay(HTML('<script>harm()</script>'), "
+                           "Javascript('harm()'))\nprint('<script>harm()</script>')"),
+                     extra("Dear <script>harm()</script><img src=x onerror=harm()> [teacher](javascript:harm())", "markdown")]
+    hand_in(folder, "spy", spy)
     hand_in(folder, "other assignment", solved("laplace"))
     hand_in(folder, "empty", "")
     hand_in(folder, "no JSON", "{'cells': []}")
-    hand_in(folder, "many starts", answered({name: DEATH for name in POINTS}, first=DEATH))
     graded = run("grade", folder, "--output", output, "--timeout", 8, "--memory", 1)
     return SimpleNamespace(output=output, said=graded.stdout, err=graded.stderr, marks=marks(output), harm=harm, folder=folder)
 
@@ -303,16 +298,40 @@ def test_the_untouched_get_all_their_points(attacked):
     assert points(attacked.marks["patched but right"]) == POINTS
 
 
-@pytest.mark.parametrize("student", ATTACKS)
-def test_an_attack_costs_its_own_points_only(attacked, student):
-    row, remark = attacked.marks[student], ATTACKS[student][1]
-    assert row["status"] == "marked", row["remark"]
-    assert points(row) == without("kalman")
-    if remark is None:
-        assert re.fullmatch("kalman-solution (printed more than 50 MB|used more than 1 GB of memory), and was left out",
-                            row["remark"])
-    else:
-        assert row["remark"] == remark
+def test_cells_that_end_the_kernel_are_left_out_and_cost_nothing_else(attacked):
+    row = attacked.marks["ends"]
+    assert points(row) == POINTS
+    assert row["remark"].split("; ") == [f"cell {i} {what}, and was left out" for i, what in enumerate(
+        ("ended the kernel", "started more than 64 processes", "used more than 1 GB of memory",
+         "ran out of time and could not be interrupted"), 1)]
+
+
+def test_a_flood_of_output_ends_its_cell(attacked):
+    row = attacked.marks["shouts"]  # what is printed waits in the kernel's memory, and is too much here or there
+    assert points(row) == POINTS
+    for i, remark in enumerate(row["remark"].split("; "), 1):
+        assert re.fullmatch(f"cell {i} (printed more than 50 MB|used more than 1 GB of memory), and was left out", remark)
+    assert len((attacked.output / "course" / "outcomes" / TOPIC / "shouts.json").read_bytes()) < 10**6
+
+
+def test_answers_that_use_too_much_cost_their_own_points_only(attacked):
+    row = attacked.marks["answers"]
+    assert points(row) == without("whose", "kalman", "gate")
+    assert row["remark"] == "whose-solution timed out after 8 seconds"
+    told = html.unescape(feedback(attacked, "answers"))
+    assert "MemoryError" in told and re.search("OSError.*(No space left|File too large)", told)
+
+
+def test_functions_that_disturb_their_test_cost_its_points_only(attacked):
+    row = attacked.marks["tests"]
+    assert points(row) == without("kalman", "errors")
+    assert row["remark"] == ("kalman-test ended the kernel, and was left out; "
+                             "errors-test disturbed the messages of the kernel, and was left out")
+
+
+def test_forged_messages_to_the_judge_earn_nothing(attacked):
+    row = attacked.marks["forged"]
+    assert points(row) == without("kalman") and row["remark"] == ""
 
 
 @pytest.mark.parametrize("student", PATCHES)
@@ -336,24 +355,18 @@ def test_nothing_is_left_running(attacked):
 
 
 def test_feedback_runs_no_script_of_a_student(attacked):
-    page = feedback(attacked, "page")
-    assert points(attacked.marks["page"]) == without("kalman")
-    assert re.findall(r"<script[^>]*>[^<]*harm", page) == [] and "onerror=" not in page
+    page = feedback(attacked, "spy")
+    assert "harm" in page and re.findall(r"<script[^>]*>[^<]*harm|<img[^>]*harm|<a[^>]*harm", page) == []
     assert re.findall(r'<script[^>]*src="([^"]*)"', page) == ["mathjax.js"]
 
 
 @pytest.mark.parametrize(("student", "reason"), {
     "other assignment": "not this assignment: the notebook holds none of its 5 answers", "empty": "not a notebook: .* empty",
-    "no JSON": "not a notebook: .*JSON", "many starts": "run 6 times, and each time another cell had to be left out: cell ",
+    "no JSON": "not a notebook: .*JSON", "many ends": "run 6 times, and each time another cell had to be left out: cell 1 ended the kernel",
 }.items())
 def test_what_cannot_be_marked_says_why(attacked, student, reason):
     row = attacked.marks[student]
     assert row["status"] == "not marked" and re.match(reason, row["remark"]) and row["score"] == ""
-
-
-def test_output_is_kept_in_part(attacked):
-    ran = json.loads((attacked.output / "course" / "outcomes" / TOPIC / "loud.json").read_text())
-    assert len(ran["notebook"]) < 2 * 10**6
 
 
 def test_diagnoses_are_counted(attacked):
@@ -362,8 +375,8 @@ def test_diagnoses_are_counted(attacked):
     marked = [row for row in attacked.marks.values() if row["status"] == "marked"]
     assert len(rows) == len(marked) * len(POINTS)
     found = {(row["student"], row["exercise"]): (row["passed"], row["diagnosis"]) for row in rows}
-    assert found["right", "gate"] == ("yes", "right") and found["endless", "kalman"] == ("no", "never asked")
-    assert found["forged", "kalman"] == ("no", "no answers") and found["mute", "kalman"] == ("no", "left out")
+    assert found["right", "gate"] == ("yes", "right") and found["answers", "whose"] == ("no", "never asked")
+    assert found["forged", "kalman"] == ("no", "no answers") and found["tests", "kalman"] == ("no", "left out")
     with open(attacked.output / "misconceptions.csv", encoding="utf-8-sig", newline="") as file:
         counts = list(csv.DictReader(file))
     assert sum(int(row["number"]) for row in counts) == len(rows)
@@ -378,41 +391,51 @@ def test_the_run_states_its_times(attacked):
 
 # Runs that end early ---------------------------------------------------------------------------------------------
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path):
-    """Ended by hand after the first, killed after the second: three runs mark three submissions, each once."""
+def test_a_run_that_was_ended_goes_on_where_it_was(tmp_path):
+    """Killed after the first submission, ended by hand in the second: three runs mark the two, each once."""
     folder, output = tmp_path / "in", tmp_path / "out"
-    for student in ("ada", "ben", "eve"):
+    for student in ("ada", "ben"):
         hand_in(folder, student, solved())
-    kept = output / "course" / "outcomes" / TOPIC
+    kept = output / "course" / "outcomes" / TOPIC / "ada.json"
     grade = command("grade", folder, "--output", output, "--jobs", 1)
-    seen = {}
-    for number, end in ((1, signal.SIGINT), (2, signal.SIGKILL)):
-        running = subprocess.Popen(grade, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8")
-        family = set()
-        while len(list(kept.glob("*.json"))) < number and running.poll() is None:
-            family |= set(psutil.Process(running.pid).children(recursive=True))
-            time.sleep(0.1)
-        family |= set(psutil.Process(running.pid).children(recursive=True))
-        running.send_signal(end)
-        error = running.communicate()[1]
-        assert running.returncode == (1 if end == signal.SIGINT else -signal.SIGKILL)
-        assert ("What is marked is kept" in error) == (end == signal.SIGINT) and "Traceback" not in error
-        assert psutil.wait_procs(family, timeout=60)[1] == []
-        found = {path.name: path.stat().st_mtime_ns for path in kept.glob("*.json")}
-        assert len(found) == number and seen.items() <= found.items()
-        seen = found
-    done = run("grade", folder, "--output", output, "--jobs", 1)
-    assert "An earlier run has marked 2 of them" in done.stdout and "3 of 3 submissions are marked, 1 of them run now" in done.stdout
-    found = {path.name: path.stat().st_mtime_ns for path in kept.glob("*.json")}
-    assert len(found) == 3 and seen.items() <= found.items()
-    assert {student: row["score"] for student, row in marks(output).items()} == {"ada": "11", "ben": "11", "eve": "11"}
 
-    # What is handed in anew is marked anew, and nothing else is.
-    (folder / "ben" / f"{TOPIC}.ipynb").write_text(json.dumps(answered({"gate": WRONG["gate"]})))
-    done = run("grade", folder, "--output", output)
-    again = {path.name: path.stat().st_mtime_ns for path in kept.glob("*.json")}
-    assert {name for name in found if found[name] != again[name]} == {"ben.json"}
-    assert points(marks(output)["ben"]) == without("gate")
+    def ended(when, how):
+        running, family = subprocess.Popen(grade, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8"), set()
+        while running.poll() is None and not when(family):
+            family |= set(psutil.Process(running.pid).children(recursive=True))
+            time.sleep(0.05)
+        running.send_signal(how)
+        error = running.communicate()[1]
+        assert psutil.wait_procs(family, timeout=60)[1] == [] and "Traceback" not in error
+        return running.returncode, error
+
+    def runs_a_kernel(family):
+        return any("kernel.py" in " ".join(process.cmdline()) for process in family if process.is_running())
+
+    assert ended(lambda _: kept.exists(), signal.SIGKILL) == (-signal.SIGKILL, "")
+    marked = kept.stat()
+    code, error = ended(runs_a_kernel, signal.SIGINT)
+    assert code == 1 and "What is marked is kept" in error and kept.stat() == marked
+    done = run("grade", folder, "--output", output, "--jobs", 1)
+    assert "An earlier run has marked 1 of them" in done.stdout and "2 of 2 submissions are marked, 1 of them run now" in done.stdout
+    assert kept.stat().st_mtime_ns == marked.st_mtime_ns and kept.stat().st_ino == marked.st_ino
+    assert {student: row["score"] for student, row in marks(output).items()} == {"ada": "11", "ben": "11"}
+
+
+def test_what_changed_is_marked_anew(tmp_path):
+    limits, isolation = sandbox.Limits(), sandbox.ProcessLimits()
+    assignment = marking.Assignment("{}", TOPIC, {}, [])
+    hand_in(tmp_path, "ada", solved())
+    handed_in = submissions.Submission("ada", TOPIC, tmp_path / "ada" / f"{TOPIC}.ipynb")
+    keys = [marking.key_of(handed_in, assignment, isolation, limits, b"1"),
+            marking.key_of(handed_in, assignment, isolation, limits, b"2"),
+            marking.key_of(handed_in, assignment, isolation, replace(limits, seconds=61), b"1"),
+            marking.key_of(handed_in, assignment, sandbox.Bubblewrap(), limits, b"1"),
+            marking.key_of(handed_in, replace(assignment, notebook="[]"), isolation, limits, b"1")]
+    assert keys[0] == marking.key_of(handed_in, assignment, isolation, limits, b"1")
+    handed_in.path.write_text(json.dumps(answered({"gate": WRONG["gate"]})))
+    keys.append(marking.key_of(handed_in, assignment, isolation, limits, b"1"))
+    assert len({*keys}) == len(keys)
 
 
 def test_seeds_are_a_secret_of_their_own(attacked):
@@ -427,11 +450,8 @@ def test_seeds_are_a_secret_of_their_own(attacked):
 def bare(tmp_path_factory):
     """A machine without bubblewrap."""
     folder, output = tmp_path_factory.mktemp("in"), tmp_path_factory.mktemp("out")
-    hand_in(folder, "right", solved())
-    daemon = (f"import subprocess\nsubprocess.Popen('setsid sleep {MARK} & setsid setsid sleep {MARK} &', shell=True)\n"
-              "def kalman(**_):\n    return 0.0, 0.0")
-    for student, answer in {**{name: ATTACKS[name][0] for name in ("children", "death", "forged")}, "daemon": daemon}.items():
-        hand_in(folder, student, answered({"kalman": answer}))
+    daemon = f"import subprocess\nsubprocess.Popen('setsid sleep {MARK} & setsid setsid sleep {MARK} &', shell=True)"
+    hand_in(folder, "ends", among([DEATH, CHILDREN, daemon], answered({"kalman": FORGED})))
     hand_in(folder, "patched check", answered(WRONG, first=PATCHES["patched check"]))
     path = str(Path(sys.executable).parent)
     assert shutil.which("bwrap", path=path) is None
@@ -448,10 +468,9 @@ def test_without_a_sandbox_there_is_a_warning(bare):
 
 
 def test_without_a_sandbox_marks_are_the_same(bare):
-    assert points(bare.marks["right"]) == POINTS and bare.marks["patched check"]["score"] == "0"
-    for student in ("children", "death", "forged", "daemon"):
-        assert points(bare.marks[student]) == without("kalman")
-    assert bare.marks["children"]["remark"] == ATTACKS["children"][1]
+    assert bare.marks["patched check"]["score"] == "0" and points(bare.marks["ends"]) == without("kalman")
+    assert bare.marks["ends"]["remark"] == ("cell 1 ended the kernel, and was left out; "
+                                            "cell 2 started more than 64 processes, and was left out")
 
 
 def test_without_a_sandbox_nothing_is_left_running(bare):
@@ -509,8 +528,6 @@ def test_a_test_cell_of_another_form_is_refused():
 @pytest.mark.class_of_200
 def test_a_whole_class_is_marked(tmp_path, capsys):
     """Right and catalogued wrong answers in turn: every student gets the marks and the diagnoses that are due."""
-    from tightbound.checks import iterative
-
     size = int(os.environ.get("TIGHTBOUND_CLASS", "20"))
     folder, output, due = tmp_path / "in", tmp_path / "out", {}
     for i in range(size):

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import nbformat
 
-from classroom.feedback import lay_mathjax_beside, offline
+from classroom.feedback import Exporter, lay_mathjax_beside, offline
 from classroom.files import ROOT, Trouble, replace, write_text
 from classroom.judge import RIGHT, checks_of
 from classroom.misconceptions import page_of, tally, tally_table
@@ -246,7 +246,7 @@ def give_feedback(submission: Submission, course: Path, page: Path) -> None:
     from nbgrader.converters import GenerateFeedback
 
     student, topic = submission.student, submission.assignment
-    run(GenerateFeedback, course, topic, student)
+    run(GenerateFeedback, course, topic, student, exporter=Exporter)
     feedback = (course / "feedback" / student / topic / f"{topic}.html").read_text(encoding="utf-8")
     replace(page, offline(feedback).encode())
     lay_mathjax_beside(page, course)
