@@ -1,10 +1,10 @@
 # Each target makes the environment first, if need be; PYTHON names the Python that it is made with.
-.PHONY: help environment book slides lab test bench assignments grade kit outputs requirements clean
+.PHONY: help environment book slides lab test test-classroom bench assignments grade kit outputs requirements clean
 PYTHON ?= python3
 PY = .venv/bin/python
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 environment:  ## make .venv with all packages (all others call it; instant once done)
 	@command -v "$(PYTHON)" >/dev/null || { echo "$(PYTHON) is not on PATH: install Python 3.11 or newer" \
@@ -23,7 +23,11 @@ lab: environment  ## open JupyterLab on the chapters
 test: export OMP_NUM_THREADS = 1
 test: environment  ## build the book, then test the package, the chapters and the pages
 	$(PY) tools/book.py --no-open
-	$(PY) -m pytest tests -n 2 --dist loadscope
+	$(PY) -m pytest tests -n 2 --dist loadscope -m "not class_of_200"
+
+test-classroom: export TIGHTBOUND_CLASS ?= 200
+test-classroom: environment  ## mark a whole class, of TIGHTBOUND_CLASS students (200)
+	$(PY) -m pytest tests -m class_of_200
 
 bench: environment  ## run the races: ours beside its peers
 	$(PY) -m pip install --quiet --constraint requirements.txt --requirement benchmarks/requirements.txt
@@ -33,7 +37,7 @@ assignments: environment  ## write the students' copies of the exercises (STUDEN
 	$(PY) tools/classroom assignments $(if $(STUDENTS),--students "$(STUDENTS)")
 
 grade: environment  ## mark a folder of submissions: make grade SUBMISSIONS=folder
-	$(PY) tools/classroom grade "$(or $(SUBMISSIONS),$(error say which: make grade SUBMISSIONS=folder))"
+	$(PY) tools/classroom grade "$(or $(SUBMISSIONS),$(error say which: make grade SUBMISSIONS=folder))" $(OPTIONS)
 
 kit: environment  ## build the teacher's kit: the pages for teachers, and the exams' solutions
 	$(PY) tools/kit.py
