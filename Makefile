@@ -1,5 +1,5 @@
 # Each target makes the environment first, if need be; PYTHON names the Python that it is made with.
-.PHONY: help environment book slides lab test bench assignments grade outputs requirements clean
+.PHONY: help environment book slides lab test bench assignments grade kit outputs requirements clean
 PYTHON ?= python3
 PY = .venv/bin/python
 
@@ -29,11 +29,14 @@ bench: environment  ## run the races: ours beside its peers
 	$(PY) -m pip install --quiet --constraint requirements.txt --requirement benchmarks/requirements.txt
 	@for race in benchmarks/*.py; do echo "== $$race"; $(PY) "$$race" || exit 1; done
 
-assignments: environment  ## write the students' copies of the exercises
-	$(PY) tools/classroom.py assignments
+assignments: environment  ## write the students' copies of the exercises (STUDENTS=class.csv: a version for each)
+	$(PY) tools/classroom assignments $(if $(STUDENTS),--students "$(STUDENTS)")
 
 grade: environment  ## mark a folder of submissions: make grade SUBMISSIONS=folder
-	$(PY) tools/classroom.py grade "$(or $(SUBMISSIONS),$(error say which: make grade SUBMISSIONS=folder))"
+	$(PY) tools/classroom grade "$(or $(SUBMISSIONS),$(error say which: make grade SUBMISSIONS=folder))"
+
+kit: environment  ## build the teacher's kit: the pages for teachers, and the exams' solutions
+	$(PY) tools/kit.py
 
 outputs: environment  ## run the chapters again and store their text outputs
 	$(PY) tools/notebooks.py

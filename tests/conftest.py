@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from browser import launch, visit
 from hypothesis import settings
 
+os.environ["TIGHTBOUND_PROGRESS"] = "off"  # the file of whoever runs the tests is not ours
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
 

@@ -37,7 +37,7 @@ class SmallBook:
         for name in ("_config.yml", "references.bib", "requirements.txt", "assets", "tools"):
             source = ROOT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, root / name)
-        for folder in ("src", "pages", "chapters"):
+        for folder in ("src", "pages", "chapters", "teaching"):
             (root / folder).mkdir()
         self.write("src/package.py", "x = 1\n")
         self.write("_toc.yml", "format: jb-book\nroot: index\nchapters:\n- file: chapters/one\n")
@@ -332,7 +332,7 @@ def test_every_page_is_in_the_contents():
     from sphinx_external_toc.parsing import parse_toc_yaml
 
     listed = set(parse_toc_yaml(ROOT / "_toc.yml"))
-    assert {f"pages/{path.stem}" for path in (ROOT / "pages").glob("*.md")} <= listed
+    assert {f"{folder}/{path.stem}" for folder in ("pages", "teaching") for path in (ROOT / folder).glob("*.md")} <= listed
 
 
 def test_notebooks_have_metadata_and_ids():
@@ -340,6 +340,12 @@ def test_notebooks_have_metadata_and_ids():
         stored = json.loads(path.read_text())
         ids = [cell["id"] for cell in stored["cells"]]
         assert stored["metadata"] == notebooks.METADATA and len(set(ids)) == len(ids)
+
+
+def test_a_cell_of_a_chapter_fits_a_screen():
+    for path in (ROOT / "chapters").glob("*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            assert cell.cell_type != "code" or cell.source.count("\n") < 25, (path.name, cell.metadata.get("name"))
 
 
 def test_what_is_where_names_sections_that_exist():

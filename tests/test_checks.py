@@ -5,6 +5,7 @@ import copy
 import importlib
 import itertools
 import math
+import os
 import pkgutil
 import random
 import re
@@ -37,8 +38,13 @@ QUIZZES = {topic: module.quiz for topic, module in MODULES.items()}
 each_check = pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
 
 
+DEAR = 10  # instances a call: a check that draws fewer has long to compute on each
+
+
 def seeds(check):
-    return range(5 if check.num_instances >= 10 else 2)  # few instances: each is dear
+    """So many calls that the check draws 100 instances; where they are dear two calls, but all with TIGHTBOUND_THOROUGH."""
+    thorough = check.num_instances >= DEAR or os.environ.get("TIGHTBOUND_THOROUGH")
+    return range(math.ceil(100 / check.num_instances) if thorough else 2)
 
 
 def outputs(value):
@@ -300,6 +306,10 @@ def test_calling_prints_or_raises(capsys):
     assert len(lines) == 1 and lines[0].startswith("✗ sum: total is off") and "hints" in lines[0]
 
 
+def test_a_check_knows_its_chapter():
+    assert [check.topic for check in CHECKS.values()] == [name.partition(".")[0] for name in CHECKS]
+
+
 def test_infinity_is_close_to_nothing_but_itself():
     check = small(reference=lambda x: -math.inf)
     assert check.diagnose(lambda x: -math.inf) is None
@@ -377,12 +387,14 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.tags, self.attributes, self.text, self.open = [], [], "", []
+        self.depths = []  # of each <details> among its like
         self.feed(text)
         assert not self.open
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         self.open.append(tag)
+        self.depths += [self.open.count(tag)] if tag == "details" else []
         self.attributes += [name for name, _ in attributes]
 
     def handle_endtag(self, tag):
@@ -406,6 +418,7 @@ def test_hints_open_one_by_one(check):
     for i, text in enumerate(check.hints.texts):
         assert check.hints[i] == text and text in page.text
         assert text not in repr(check.hints)
+    assert page.depths == [1, 2, 3]  # the second opens inside the first, the third inside the second
 
 
 @pytest.mark.parametrize("quiz", QUIZZES.values(), ids=QUIZZES)

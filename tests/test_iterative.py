@@ -379,7 +379,7 @@ def test_the_stored_results_are_ten_seeds():
     parts = [name for name, part in stored.items() if isinstance(part, dict)]
     assert {"tricks", "methods", "scene", "lagging", "schools", "league"} <= set(parts)
     for name in set(parts) - {"rule"}:
-        for method, scores in stored[name]["methods"].items():
+        for method, scores in stored[name]["scores"].items():
             assert all(len(values) == 10 and np.isfinite(values).all() for values in scores.values()), (name, method)
 
 

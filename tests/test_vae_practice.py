@@ -392,7 +392,7 @@ def test_a_gan_learns_one_bell_and_repeats_itself():
 # What the chapter says over ten seeds -------------------------------------------------------------------------------------
 
 def scores(part, model, name):
-    return np.array(vp.results()[part]["models"][model][name])
+    return np.array(vp.results()[part]["scores"][model][name])
 
 
 def gain(part, model, other, name="log_evidence"):
@@ -404,9 +404,9 @@ def gain(part, model, other, name="log_evidence"):
 def test_results_hold_ten_seeds_of_everything():
     found = vp.results()
     parts = ("names", "novel", "beta", "dimension", "architecture", "modes", "league")
-    assert set(parts) < set(found) and found["command"] == "python benchmarks/vae_practice.py"
+    assert set(parts) < set(found) and found["command"] == "python benchmarks/seeds/vae_practice.py"
     for part in parts:
-        for model in found[part]["models"].values():
+        for model in found[part]["scores"].values():
             assert all(len(values) == 10 and np.isfinite(values).all() for values in model.values())
     assert json.dumps(found)
 
@@ -445,7 +445,7 @@ def test_a_lower_price_gives_a_better_model_and_a_worse_bound():
 
 @pytest.mark.parametrize("part", ["names", "novel", "league"])
 def test_bounds_lie_below_log_evidence(part):
-    for name, model in vp.results()[part]["models"].items():
+    for name, model in vp.results()[part]["scores"].items():
         if name != "language model":
             assert (np.array(model["bound"]) < np.array(model["log_evidence"]) + 0.03).all()
 

@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
         if options.check:
             sys.exit("\n".join(fault for path in paths for fault in faults(path, url)) or None)
         os.environ["OMP_NUM_THREADS"] = "1"  # as in the book and in the tests: sums come out alike
+        os.environ["TIGHTBOUND_PROGRESS"] = "off"
         os.environ.pop("TIGHTBOUND_STATIC", None)
         with ThreadPoolExecutor(WORKERS) as pool:
             for path, changed in zip(paths, pool.map(lambda path: refresh(path, url), paths)):

@@ -124,13 +124,14 @@ def svg(fig: Figure, name: str = "figure") -> str:
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text[text.index("<svg"):], flags=re.S)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1), count=1)
-    text = text.replace("<svg ", f'<svg class="tb-svg" style="stroke-linejoin:round;max-width:{fig.get_figwidth() * 1.25:.2f}in" ', 1)
+    text = text.replace("<svg ", f'<svg class="tb-svg" style="fill:var(--tb-ink);stroke-linejoin:round;max-width:{fig.get_figwidth() * 1.25:.2f}in" ', 1)
     text = re.sub(r"\b([1-9]\d*\.\d{3})\d+", r"\1", text)  # a thousandth of a point is fine enough; numbers below one are scales
     text = re.sub(r'(<image[^>]*?) id="[^"]*"', r"\1", text)  # a hash of the pixels: two alike would share it
     prefix = re.sub(r"\W", "", name)
     text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}-", text)  # several pictures share one page
     for role, (light, _) in PALETTE.items():
         text = text.replace(light, f"var(--tb-{role})")
+    text = text.replace("stroke: #000000", "stroke: var(--tb-ink)")  # matplotlib's own black, of error bars; a fill it leaves out
     return re.sub(r"\s*\n\s*", "\n", text)
 
 

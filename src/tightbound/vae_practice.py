@@ -628,7 +628,7 @@ def game_value(real_density: Tensor, fake_density: Tensor, cell: float) -> tuple
 
 @lru_cache
 def results() -> dict:
-    """What ``python benchmarks/vae_practice.py`` found over ten seeds, with its machine and its time."""
+    """What ``python benchmarks/seeds/vae_practice.py`` found over ten seeds, with its machine and its time."""
     return json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 
 

@@ -17,10 +17,25 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
+from tightbound.checks.diary import record
 from tightbound.estimate import Estimate
 
 
 SUMMARY = '<summary style="display: list-item; cursor: pointer">'  # JupyterLab takes the triangle away
+
+
+_student: str | None = None
+
+
+def personal(student: str | None) -> None:
+    """From now on all checks draw their instances from this name, the same ones every time; None makes them fresh again.
+
+    A teacher hands out versions that call this, so that what a check shows differs from student to student.
+    """
+    global _student
+    if student is not None and not (isinstance(student, str) and student.strip()):
+        raise ValueError(f"expected a student's name, got {student!r}")
+    _student = student
 
 
 class CheckFailed(AssertionError):
@@ -71,18 +86,27 @@ class Check:
         self.wrongs, self.hints, self.num_instances = tuple(wrongs), Hints(name, tuple(hints)), num_instances
         self.tolerance, self.seconds, self.when_nan = tolerance, seconds, when_nan
 
-    def __call__(self, function: Callable, *, seed: int | None = None) -> None:
+    def __call__(self, function: Callable, *, seed: int | str | None = None) -> None:
         """Prints that `function` is right, or raises.
 
         Raises:
             CheckFailed: with the diagnosis.
         """
+        if seed is None and _student is not None:
+            seed = f"{_student}, {self.topic}, {self.name}"
         found = self.diagnose(function, seed=seed)
+        record(self.topic, self.name, found[0] if found else "passed")
         if found is not None:
             raise CheckFailed(f"{self.name}: {found[1]}\nStuck? The `hints` of this check open one by one.")
-        print(f"✓ {self.name}: right, on {self.num_instances} fresh instances")
+        kind = "fresh instances" if _student is None else f"instances that belong to {_student}"
+        print(f"✓ {self.name}: right, on {self.num_instances} {kind}")
 
-    def diagnose(self, function: Callable, *, seed: int | None = None) -> tuple[str, str] | None:
+    @property
+    def topic(self) -> str:
+        """The chapter: the name of the module that draws its instances."""
+        return self.draw.__module__.rpartition(".")[2]
+
+    def diagnose(self, function: Callable, *, seed: int | str | None = None) -> tuple[str, str] | None:
         """None when `function` is right, else the name of what is wrong and the message for the student."""
         if not callable(function):
             return "not a function", f"expected a function, got {type(function).__name__}"
@@ -194,8 +218,11 @@ class Hints:
         return f"{len(self.texts)} hints for {self.name}: read them one at a time with hints[0], hints[1], ..."
 
     def _repr_html_(self) -> str:
-        return "".join(f"<details>{SUMMARY}Hint {i + 1} for {html.escape(self.name)}</summary>"
-                       f'<p class="tex2jax_process">{html.escape(text)}</p></details>' for i, text in enumerate(self.texts))
+        page = ""
+        for i, text in reversed([*enumerate(self.texts)]):  # each lies inside the one before, and cannot be seen until that is open
+            page = (f"<details>{SUMMARY}Hint {i + 1} for {html.escape(self.name)}</summary>"
+                    f'<p class="tex2jax_process">{html.escape(text)}</p>{page}</details>')
+        return page
 
 
 def _accepts(function: Callable, arguments: dict) -> bool:

@@ -26,7 +26,7 @@ def water() -> Explorer:
     edges = np.repeat(np.arange(45), 2)[1:-1] + 0.5
     heights = np.repeat(half_log[:44].numpy(), 2)
     curve = [vae_practice.water_filling(variances, NOISE * price) for price in np.geomspace(0.8, 80, 120)]
-    networks = vae_practice.results()["beta"]["models"].values()
+    networks = vae_practice.results()["beta"]["scores"].values()
 
     def flood(beta):
         level = NOISE * beta

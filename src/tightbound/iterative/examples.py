@@ -286,5 +286,5 @@ def two_latents_rule() -> Learned:
 
 @lru_cache
 def results() -> dict:
-    """What ``python benchmarks/iterative.py`` found over ten seeds, with its machine and its time."""
+    """What ``python benchmarks/seeds/iterative.py`` found over ten seeds, with its machine and its time."""
     return json.loads((HERE / "results.json").read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
 """What the chapter "When VAEs fail, and what helps" claims, over ten seeds: trains all its models, and stores what they scored.
 
-    python benchmarks/vae_practice.py               # every part, about ten minutes on one core
-    python benchmarks/vae_practice.py names beta    # these parts; the others stay as they were
+    python benchmarks/seeds/vae_practice.py               # every part, about ten minutes on one core
+    python benchmarks/seeds/vae_practice.py names beta    # these parts; the others stay as they were
 
 The result is src/tightbound/vae_practice.json:
 for each part its seconds and, by model, a list of ten numbers for every score.
@@ -9,22 +9,19 @@ for each part its seconds and, by model, a list of ten numbers for every score.
 
 from __future__ import annotations
 
-import json
 import math
-import platform
 import sys
 import time
-from collections import defaultdict
 from pathlib import Path
 
 import torch
+from ten_seeds import SEEDS, store
 
 from tightbound import vae, vae_practice as vp
 from tightbound.data import digits
 from tightbound.training import fit
 
 PATH = Path(vp.__file__).with_suffix(".json")
-SEEDS = range(10)
 
 
 def scores(model, x, estimate=vp.defended_log_evidence) -> dict[str, float]:
@@ -133,22 +130,6 @@ def league():
                          "bound": float((reconstruction - rate).mean()), "rate": float(rate.mean())}
 
 
-PARTS = {part.__name__: part for part in (names, novel, beta, dimension, architecture, modes, league)}
-
-
-def main(chosen: list[str]) -> None:
-    torch.set_num_threads(1)
-    for name in chosen or PARTS:
-        start, found = time.process_time(), defaultdict(lambda: defaultdict(list))
-        for model, values in PARTS[name]():
-            for score, value in values.items():
-                found[model][score].append(round(value, 4))
-        stored = json.loads(PATH.read_text()) if PATH.exists() else {}
-        stored[name] = {"seconds": round(time.process_time() - start), "models": found}
-        stored["command"], stored["torch"], stored["machine"] = "python benchmarks/vae_practice.py", torch.__version__, platform.machine()
-        PATH.write_text(json.dumps(stored, indent=1).replace(",\n     ", ", ") + "\n")
-        print(name, stored[name]["seconds"], "s of one core", flush=True)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    store(PATH, (names, novel, beta, dimension, architecture, modes, league),
+          "benchmarks/seeds/vae_practice.py", sys.argv[1:])

@@ -1,7 +1,7 @@
 """What the chapter "Iterative amortised inference" claims, over ten seeds: trains all its inference models, and stores what they scored.
 
-    python benchmarks/iterative.py                 # every part, some minutes on one core
-    python benchmarks/iterative.py tricks scene    # these parts; the others stay as they were
+    python benchmarks/seeds/iterative.py                 # every part, some minutes on one core
+    python benchmarks/seeds/iterative.py tricks scene    # these parts; the others stay as they were
 
 The result is src/tightbound/iterative/results.json: for each part its seconds and, by method, a list of ten numbers for every score.
 The part "rule" trains the ready-made inference model that the explorer shows, src/tightbound/iterative/two_latents_rule.pt.
@@ -10,15 +10,12 @@ The part "rule" trains the ready-made inference model that the explorer shows, s
 from __future__ import annotations
 
 import functools
-import json
 import math
-import platform
 import sys
-import time
-from collections import defaultdict
 from pathlib import Path
 
 import torch
+from ten_seeds import SEEDS, store
 
 from tightbound import divergences, flows, importance, iterative as it, laplace, mean_field, problems, svi, vae, vae_practice as vp
 from tightbound.problems import bayesian
@@ -26,7 +23,6 @@ from tightbound.training import fit
 
 HERE = Path(it.__file__).parent
 PATH = HERE / "results.json"
-SEEDS = range(10)
 
 
 @functools.lru_cache
@@ -194,22 +190,6 @@ def rule():
     yield "from the prior", missing(machine, test, truth.best, (0, 1, 2, 4, 8, 16), 0)
 
 
-PARTS = {part.__name__: part for part in (rule, tricks, methods, scene, lagging, schools, league)}
-
-
-def main(chosen: list[str]) -> None:
-    torch.set_num_threads(1)
-    for name in chosen or PARTS:
-        start, found = time.process_time(), defaultdict(lambda: defaultdict(list))
-        for method, values in PARTS[name]():
-            for score, value in values.items():
-                found[method][score].append(round(value, 4))
-        stored = json.loads(PATH.read_text()) if PATH.exists() else {}
-        stored[name] = {"seconds": round(time.process_time() - start), "methods": found}
-        stored["command"], stored["torch"], stored["machine"] = "python benchmarks/iterative.py", torch.__version__, platform.machine()
-        PATH.write_text(json.dumps(stored, indent=1).replace(",\n     ", ", ") + "\n")
-        print(name, stored[name]["seconds"], "s of one core", flush=True)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    store(PATH, (rule, tricks, methods, scene, lagging, schools, league),
+          "benchmarks/seeds/iterative.py", sys.argv[1:])

@@ -1,0 +1,1 @@
+"""The classroom: `python tools/classroom` says what it can do."""

@@ -1,0 +1,44 @@
+"""What a marking run found: the table of marks, and a report on the screen."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from classroom.submissions import Submission
+
+
+def table_of(submissions: list[Submission]) -> str:
+    exercises = list(dict.fromkeys((s.assignment, name) for s in submissions for name in s.max_scores))
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["student", "assignment", "score", "max_score", *(f"{topic}.{name.removesuffix('-test')}"
+                    for topic, name in exercises), "status", "remark"])
+    for s in submissions:
+        points = [(s.scores or {}).get(name) if topic == s.assignment else None for topic, name in exercises]
+        writer.writerow([s.student, s.assignment, number(s.score), number(s.max_score), *map(number, points),
+                         "not marked" if s.scores is None else "marked", s.remark])
+    return text.getvalue()
+
+
+def number(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
+
+
+def shown(submission: Submission) -> str:
+    marks = "not marked" if submission.scores is None else f"{submission.score:g} of {submission.max_score:g}"
+    return marks + (f" ({submission.remark})" if submission.remark else "")
+
+
+def report(submissions: list[Submission], ignored: list[str], output: Path) -> None:
+    rows = [("student", "assignment", "marks")] + [(s.student, s.assignment, shown(s)) for s in submissions]
+    width = [max(len(row[i]) for row in rows) for i in (0, 1)]
+    print()
+    for student, topic, marks in rows:
+        print(f"{student:{width[0]}}  {topic:{width[1]}}  {marks}")
+    print()
+    if ignored:
+        print(f"Ignored, being no notebooks: {', '.join(ignored)}")
+    print(f"{sum(s.scores is not None for s in submissions)} of {len(submissions)} submissions are marked.\n"
+          f"Marks:    {output / 'grades.csv'}\nFeedback: {output / 'feedback'}/<student>/<topic>.html")
