@@ -22,9 +22,10 @@ test: environment  ## build the book, then test the package, the chapters and th
 	$(PY) tools/book.py --no-open
 	$(PY) -m pytest tests -n 2 --dist loadscope
 
-bench: environment  ## run the races: ours beside its peers
+bench: environment  ## run the races against peers (RACES="svi vae": some; ACCEPT=1: keep the latest figures)
 	$(PY) -m pip install --quiet --constraint requirements.txt --requirement benchmarks/requirements.txt
-	@for race in benchmarks/*.py; do echo "== $$race"; $(PY) "$$race" || exit 1; done
+	$(PY) -m pip install --quiet --no-deps --requirement benchmarks/requirements-alone.txt
+	$(PY) benchmarks/race.py $(if $(ACCEPT),accept) $(RACES)
 
 assignments: environment  ## write the students' copies of the exercises
 	$(PY) tools/classroom assignments
