@@ -126,10 +126,10 @@ def drag(hand: Hand, moves: int = 64) -> list[list[float]]:
     return [times[i : i + moves // 4] for i in range(0, moves, moves // 4)]
 
 
-def explorers(coin_hand: Hand, schools_hand: Hand) -> dict[str, list[list[float]]]:
+def explorers(coin_hand: Hand, schools_hand: Hand, walks: int) -> dict[str, list[list[float]]]:
     xs, ys = (schools_hand.spec["controls"]["point"][key] for key in "xy")
-    return {"coin": press_keys(coin_hand, "share", 0, [{"flips": flips, "share": 0} for flips in FLIPS]),
-            "eight schools": press_keys(schools_hand, "point", 0, [{"point": [xs[0], ys[i]]} for i in ROWS]),
+    return {"coin": press_keys(coin_hand, "share", 0, [{"flips": flips, "share": 0} for flips in FLIPS[:walks]]),
+            "eight schools": press_keys(schools_hand, "point", 0, [{"point": [xs[0], ys[i]]} for i in ROWS[:walks]]),
             "eight schools, dragged": drag(schools_hand)}
 
 
@@ -149,7 +149,7 @@ def interact(notebook, index: int, sliders: str, other: str, name: str, values: 
     return times
 
 
-def lives() -> dict[str, dict[str, list[list[float]]]]:
+def lives(walks: int = 4) -> dict[str, dict[str, list[list[float]]]]:
     """Of a page, a kernel and `interact`, the milliseconds of each walk."""
     with tempfile.TemporaryDirectory() as folder, launch() as chromium:
         root, home = Path(folder, "root"), Path(folder, "home")
@@ -164,14 +164,14 @@ def lives() -> dict[str, dict[str, list[list[float]]]]:
                        "_ = ipywidgets.interact(draw_schools, **schools_sliders)")
         pages = [(root / f"{name}.html").as_uri() for name in ("coin", "eight_schools")]
         with visit(chromium, pages[0]) as one, visit(chromium, pages[1]) as other:
-            page = explorers(*(Hand(seen.page.locator(".tb-explorer")) for seen in (one, other)))
+            page = explorers(*(Hand(seen.page.locator(".tb-explorer")) for seen in (one, other)), walks)
         with serve(root, home) as address, open_notebook(chromium, address, "race.ipynb") as notebook:
             notebook.run_all()
             taus = schools.controls["point"].y
-            peers = {"coin": interact(notebook, 0, "coin_sliders", "flips", "share", FLIPS),
-                     "eight schools": interact(notebook, 1, "schools_sliders", "tau", "mu", [taus[i] for i in ROWS])}
+            peers = {"coin": interact(notebook, 0, "coin_sliders", "flips", "share", FLIPS[:walks]),
+                     "eight schools": interact(notebook, 1, "schools_sliders", "tau", "mu", [taus[i] for i in ROWS[:walks]])}
             return {"page": page, "interact": peers,
-                    "kernel": explorers(notebook.hand("the coin"), notebook.hand("eight schools"))}
+                    "kernel": explorers(notebook.hand("the coin"), notebook.hand("eight schools"), walks)}
 
 
 def main() -> None:
@@ -182,7 +182,7 @@ def main() -> None:
             "the same pictures, frames from the same function, the same walks along the same stops; `interact` redraws with "
             "matplotlib, as a notebook usually does.",
             clock="wall", trial=options.trial, packages=("ipywidgets", "jupyterlab", "matplotlib", "playwright"))) as here:
-        times = lives()
+        times = lives(1 if options.trial else options.rounds)
         for picture in ("coin", "eight schools"):
             for life in ("page", "kernel", "interact"):
                 for how in (("keys", "dragged") if f"{picture}, dragged" in times[life] else ("keys",)):

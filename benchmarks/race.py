@@ -15,6 +15,7 @@ with the machine; scores are compared with those that were accepted last, and wh
 from __future__ import annotations
 
 import argparse
+import atexit
 import datetime
 import importlib.metadata
 import importlib.util
@@ -22,9 +23,11 @@ import json
 import math
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -49,11 +52,14 @@ class Damaged(Exception):
 # ---- before anything else is imported ----------------------------------------------------------------------
 
 def alone(threads: int = 1, **environment: str) -> None:
-    """Gives this process `threads` cores and as many threads; to be called before torch, JAX or NumPy look."""
+    """Gives this process `threads` cores and as many threads, and compilers an empty cache; to be called before torch, JAX or NumPy
+    look."""
+    cache = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
     one = threads == 1
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
-    os.environ.update(JAX_PLATFORMS="cpu", TORCHINDUCTOR_COMPILE_THREADS="1",
+    os.environ.update(JAX_PLATFORMS="cpu", TORCHINDUCTOR_COMPILE_THREADS="1", TORCHINDUCTOR_CACHE_DIR=cache,
                       XLA_FLAGS=f"--xla_cpu_multi_thread_eigen={'false' if one else 'true'}"
                                 + " intra_op_parallelism_threads=1" * one, **environment)
     if hasattr(os, "sched_setaffinity"):
@@ -115,7 +121,7 @@ class Score:
     Attributes:
         goal: at least this, or, where less is better, at most this; None for none.
         noise: the relative change that is worth no word, for what is measured only once.
-        reason: why the goal is missed, as far as it is known.
+        reason: told where the goal is missed or ours is behind: why, as far as it is known.
     """
 
     name: str
@@ -168,6 +174,7 @@ class Race:
     rows: list[Row] = field(default_factory=list)
     scores: list[Score] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    within: dict[str, float] = field(default_factory=dict)
     began: float = field(default_factory=time.perf_counter)
 
     def has(self, module: str) -> bool:
@@ -180,16 +187,18 @@ class Race:
 
     # -- running
 
-    def heat(self, name: str, contenders: dict[str, Callable], *, rounds: int, unit: str = "seconds", amount: float = 1.0,
-             within: float | None = None, answer_unit: str = "nats", laps: bool = False) -> None:
+    def heat(self, name: str, contenders: dict[str, Callable], *, rounds: int, unit: str = "seconds",
+             amount: float | dict[str, float] = 1.0, within: float | None = None, answer_unit: str = "nats",
+             laps: bool = False, notes: dict[str, str] | None = None) -> None:
         """Runs the contenders in turns, keeps their rows, and compares their answers.
 
         Args:
             contenders: each a function of the round (0 is the first turn, which does not count); it returns its answer, a number,
                 a pair of number and error, or None. The last answer counts.
-            unit: "seconds", "ms", or something "a second", of which a turn does `amount`.
+            unit: "seconds", "ms", or something "a second", of which a turn does `amount`, or each its own.
             within: what answers may differ by, beyond their errors; None where they are not compared.
             laps: the functions return (seconds, answer), having timed themselves.
+            notes: a word on some contenders.
 
         Raises:
             Unequal: for answers that are further apart.
@@ -212,10 +221,12 @@ class Race:
                 spent, answers[who] = turn(run, k)
                 seconds[who].append(spent)
         for who in contenders:
-            values = [figure(spent, unit, amount) for spent in seconds[who]]
-            self.add(Row(name, who, unit, values, first[who], pair(answers[who]), answer_unit))
+            done = amount[who] if isinstance(amount, dict) else amount
+            values = [figure(spent, unit, done) for spent in seconds[who]]
+            self.add(Row(name, who, unit, values, first[who], pair(answers[who]), answer_unit, (notes or {}).get(who, "")))
         if within is not None:
-            self.compare_answers(name, within)
+            self.within[name] = within
+            self.compare_answers(name)
 
     def add(self, row: Row) -> None:
         """Keeps and prints a row, for what `heat` cannot time."""
@@ -225,12 +236,12 @@ class Race:
         print("  " + "  ".join(f"{cell:>{width}}" if i else f"{cell:{width}}" for i, (cell, width)
                                in enumerate(zip(cells(asdict(row)), (28, 10, 19, 12, 24)))).rstrip(), flush=True)
 
-    def compare_answers(self, heat: str, within: float) -> None:
-        """Raises `Unequal` where an answer of the heat is further from the first one's than errors and `within` allow."""
+    def compare_answers(self, heat: str) -> None:
+        """Raises `Unequal` where an answer of the heat is further from the first one's than its errors and what the heat allows."""
         answered = [row for row in self.rows if row.heat == heat and row.answer is not None]
         for row in answered[1:]:
             (a, a_error), (b, b_error) = answered[0].answer, row.answer
-            allowed = within + SIGMAS * math.hypot(a_error, b_error)
+            allowed = self.within[heat] + SIGMAS * math.hypot(a_error, b_error)
             if not abs(a - b) <= allowed:
                 raise Unequal(f"UNEQUAL ANSWERS in {heat!r}: {answered[0].contender} has {a:.6g}, {row.contender} {b:.6g}, and only "
                               f"{allowed:.2g} {row.answer_unit} are allowed between them: their speeds do not compare")
@@ -275,15 +286,15 @@ class Race:
                    "clock": self.clock, "threads": self.threads, "machine": machine(), "cores": os.cpu_count(),
                    "load": round(os.getloadavg()[0], 1), "date": datetime.date.today().isoformat(),
                    "seconds": round(time.perf_counter() - self.began), "command": f"make bench RACES={self.name}",
-                   "versions": versions("torch", *self.packages), "missing": self.missing,
+                   "versions": versions("torch", *self.packages), "missing": self.missing, "within": self.within,
                    "rows": [asdict(row) for row in self.rows], "scores": [asdict(score) for score in self.scores]}
         for score in self.scores:
             print(sentence(score))
         if self.trial:
             print("A trial: nothing is kept.")
             return
-        print("\n".join(differences(figures, read(ACCEPTED / f"{self.name}.json"))))
         write(LATEST / f"{self.name}.json", json.dumps(figures, indent=1) + "\n")
+        print("\n".join(differences(figures, read(ACCEPTED / f"{self.name}.json"))))
 
 
 @contextmanager
@@ -400,10 +411,12 @@ def spread(score: Score) -> str:
 
 def sentence(score: Score) -> str:
     text = f"{score.name}: {spread(score)} {score.unit}"
+    behind = not score.reached or (score.unit == "times as fast" and score.value < 1)
+    why = f" {score.reason}" if behind and score.reason else ""
     if score.goal is None:
-        return text + "."
+        return f"{text}.{why}"
     text += f"; the goal is at {'most' if score.less_is_better else 'least'} {number(score.goal)}: "
-    return text + ("reached." if score.reached else f"MISSED.{' ' + score.reason if score.reason else ''}")
+    return text + ("reached." if score.reached else "MISSED.") + why
 
 
 def cells(row: dict) -> list[str]:
