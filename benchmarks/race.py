@@ -430,7 +430,7 @@ def cells(row: dict) -> list[str]:
         told = f"{value:.1e}" if tiny else f"{value:,.{digits}f}" + (f" ± {error:.{digits}f}" if error > 0 else "") + f" {row['answer_unit']}"
     return [row["contender"], number(statistics.median(values)),
             f"{number(min(values))}–{number(max(values))}" if len(values) > 1 else "",
-            f"{number(row['first'])} s" if row["first"] is not None else "", told]
+            f"{row['first']:,.{2 if row['first'] < 10 else 0}f} s" if row["first"] is not None else "", told.strip().replace("-", "−")]
 
 
 def section(figures: dict) -> str:
