@@ -124,7 +124,7 @@ def lesson(tmp_path_factory):
     hand_in(".DS_Store", "")
 
     handed_in = fingerprints(folder)
-    graded = run("grade", folder, "--output", output, "--timeout", "5", SECRET_TOKEN="hidden-from-students")
+    graded = run("grade", folder, "--output", output, "--timeout", "10", SECRET_TOKEN="hidden-from-students")
     with open(output / "grades.csv", encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     return SimpleNamespace(
@@ -304,15 +304,21 @@ def test_tampering_with_tests_has_no_effect(lesson):
 def test_a_loop_that_never_ends_costs_its_own_points_only(lesson):
     row = lesson.marks["never-ending"]
     assert points(row) == {**POINTS, "coin": 0, "predictive": 0}
-    late = "timed out after 5 seconds"
+    late = "timed out after 10 seconds"
     assert row["remark"] == f"coin-solution {late}; predictive-test {late}"
+
+
+def test_a_cell_that_ends_the_kernel_costs_its_own_points_only(lesson):
+    row = lesson.marks["dead"]
+    assert points(row) == {**POINTS, "bic": 0}
+    assert row["remark"] == "bic-solution ended the kernel, and was left out"
 
 
 @pytest.mark.parametrize(("student", "reason"), {
     "not JSON": "not a notebook: .*JSON", "half a file": "not a notebook: .*JSON", "JSON": "not a notebook: ",
     "nothing": "not a notebook: the file is empty", "other": "not this assignment: ",
     "misnamed": r"no laplace\.ipynb in the folder, which holds laplace \(1\)\.ipynb",
-    "=1+1": "not a safe name", "dead": "the kernel died",
+    "=1+1": "not a safe name",
 }.items())
 def test_what_cannot_be_marked_is_listed_with_its_reason(lesson, student, reason):
     row = lesson.marks[student]
@@ -328,8 +334,8 @@ def test_what_is_handed_in_twice_is_listed_twice(lesson):
 
 def test_the_run_says_what_it_does_and_where_things_are(lesson):
     said = lesson.graded.stdout
-    assert "without a sandbox" in said.splitlines()[0]
-    assert "7 of 17 submissions are marked" in said and "Ignored, being no notebooks: read me.txt\n" in said
+    assert re.match("Each submission runs in a sandbox|WARNING: there is no sandbox here", said)
+    assert "8 of 17 submissions are marked" in said and "Ignored, being no notebooks: read me.txt\n" in said
     assert str(lesson.output / "grades.csv") in said and str(lesson.output / "feedback") in said
     assert re.search(r"^tampered +laplace +13 of 14 \(", said, re.M) and "Traceback" not in said
     assert lesson.graded.stderr == ""
