@@ -150,6 +150,41 @@ def test_every_question_has_its_solution(topic):
         assert 1 <= int(match[5]) / int(match[4]) <= 2, "minutes for a point"
 
 
+MINUTES = {"an hour and a half": 90, "about an hour": 60, "two hours": 120, "about 75 minutes": 75, "about 70 minutes": 70,
+           "about ninety minutes": 90, "another hour": 60, "another": 60, "90 minutes": 90, "another 90": 90,
+           "one and a half": 90, "another two hours": 120}
+
+
+def announced(topic: str) -> tuple[int, int]:
+    """The minutes for reading and for the exercises that the chapter's opening announces."""
+    opening = next(cell.source for cell in chapter(topic).cells if "**Time:**" in cell.source)
+    reading, exercises = re.search(r"\*\*Time:\*\* (.*?) to read, (.*?) for the \[exercises\]", " ".join(opening.split())).groups()
+    return MINUTES[reading], MINUTES[reading if exercises == "as long again" else exercises]
+
+
+@pytest.mark.parametrize("weeks, topics", [(12, 12), (6, 12)])
+def test_syllabus_adds_up(weeks, topics):
+    text = parts(read("syllabus"), 2)["Twelve weeks" if weeks == 12 else "Six weeks"]
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in re.findall(r"^\| \d.*$", text, re.M)]
+    assert [int(row[0]) for row in rows] == list(range(1, weeks + 1))
+    total = []
+    for row in rows:
+        taught = re.findall(r"\{doc\}`(\w+)`", row[1])
+        graded = re.findall(r"\*\*\{doc\}`(\w+)`\*\*", row[1]) or taught
+        class_, reading, exercises = map(int, row[2:5])
+        assert reading == sum(announced(topic)[0] for topic in taught) and len(graded) == 1
+        assert exercises == announced(graded[0])[1]
+        assert float(row[5]) == math.floor((class_ + reading + exercises) / 60 * 10 + 0.5) / 10
+        total.append((class_, reading, exercises, len(taught), graded[0]))
+    assert sum(row[3] for row in total) == topics
+    due = [row[6] for row in rows]
+    assert due == ["–", *(row[4] for row in total[:-1])]
+    said = plain(text).replace(" ", "")
+    sums = [sum(row[i] for row in total) for i in range(3)]
+    for number in (*sums, sum(sums), f"{sum(sums) / 60:.1f}"):
+        assert re.search(rf"(?<![\d.]){number}(?![\d.]?\d)", said), number
+
+
 # ---- right -------------------------------------------------------------------------------------------------
 
 def sections():
