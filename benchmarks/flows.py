@@ -1,31 +1,29 @@
-"""Flows against zuko, normflows, nflows and FlowJAX, in one run, rounds taken in turns.
+"""Flows against zuko, normflows, nflows and FlowJAX.
 
-    pip install -r benchmarks/requirements.txt        # the peers, which the book itself does not need
     python benchmarks/flows.py                        # the race
     python benchmarks/flows.py --seeds                # planar layers against couplings over ten seeds
 
-The race: two dimensions, batches of 4,096 in single precision, eight affine couplings with networks of two hidden layers of 64 (the
-same in every library). What counts is steps a second of log_prob, of sampling with its log density, and of training (a gradient of the
-average log density, and a step of Adam). Planar flows of 16 layers: a step on the reverse KL to a normal. Compilation is counted apart:
-seconds until the first step is done.
-
-Goals: training at least 1.25 times the best of zuko, normflows and nflows; planar flows at least 2 times normflows; the compiled path
-ahead of FlowJAX.
+Two dimensions, batches of 4,096 in single precision, eight affine couplings with networks of two hidden layers of 64 (the same in
+every library). What counts is steps a second of log_prob, of sampling with its log density, and of training (a gradient of the
+average log density, and a step of Adam). Planar flows of 16 layers: a step on the reverse KL to a normal. After as many steps of
+training, the average log density of the batch is every library's answer; that of planar flows is the bound.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import statistics
-import time
 import warnings
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-GOALS = {"training against the best peer": 1.25, "planar against normflows": 2.0, "compiled against FlowJAX": 1.0}
-BATCH, LAYERS, WIDTH, PLANAR = 4096, 8, 64, 16
+import race
+
+options = race.arguments(__doc__, rounds=5)
+options.add_argument("--seeds", action="store_true", help="ten seeds of planar layers and couplings, in place of the race")
+options = options.parse_args()
+race.alone(options.threads)
+
+BATCH, LAYERS, WIDTH, PLANAR, STEPS = 4096, 8, 64, 16, 2 if options.trial else 24
+TASKS = {"log_prob": "log density of a batch", "sample": "a batch of samples, with log densities",
+         "train": "a training step of couplings", "planar": "a training step of planar layers"}
 
 
 def adam(parameters, loss):
@@ -36,8 +34,10 @@ def adam(parameters, loss):
 
     def step():
         optimizer.zero_grad()
-        loss().backward()
+        value = loss()
+        value.backward()
         optimizer.step()
+        return value
 
     return step
 
@@ -162,7 +162,7 @@ def flowjax(x) -> dict:
         def step():
             state["key"], key = jr.split(state["key"])
             state["params"], state["opt"], value = update(state["params"], state["opt"], key)
-            value.block_until_ready()
+            return value.block_until_ready()
 
         return step
 
@@ -178,32 +178,38 @@ def flowjax(x) -> dict:
             "train": trainer(flow, lambda flow, key: -flow.log_prob(data).mean()), "planar": trainer(planar, reverse)}
 
 
-def race(rounds: int, seconds: float, threads: int) -> list[dict]:
+def lap(action, answers: bool):
+    """A turn of `STEPS` actions, the first of a single one; the answer is minus the last loss."""
+    def run(k: int):
+        for _ in range(STEPS if k else 1):
+            found = action()
+        return -float(found) if answers else None
+    return run
+
+
+def main() -> None:
     import torch
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(options.threads)
+    warnings.simplefilter("ignore")
     x = torch.randn(BATCH, 2, generator=torch.Generator().manual_seed(0))
-    contestants = {"ours": lambda: ours(x, compile=False), "ours, compiled": lambda: ours(x, compile=True),
-                   "zuko": lambda: zuko(x), "normflows": lambda: normflows(x), "nflows": lambda: nflows(x), "FlowJAX": lambda: flowjax(x)}
-    made, first, rates = {}, {}, {}
-    for name, make in contestants.items():
-        began = time.perf_counter()
-        made[name] = make()
-        for task, action in made[name].items():
-            began = time.perf_counter()
-            action()
-            first[name, task] = time.perf_counter() - began
-            action()
-    for _ in range(rounds):
-        for name, tasks in made.items():
-            for task, action in tasks.items():
-                began, steps = time.perf_counter(), 0
-                while time.perf_counter() - began < seconds:
-                    action()
-                    steps += 1
-                rates.setdefault((name, task), []).append(steps / (time.perf_counter() - began))
-    return [{"library": name, "task": task, "per_second": statistics.median(found), "best": max(found), "first_seconds": first[name, task]}
-            for (name, task), found in rates.items()]
+    with race.running(race.Race(
+            "flows", "Flows", "How fast are eight affine couplings, and sixteen planar layers, in two dimensions?",
+            "couplings with networks of the same size, batches of 4,096 points, and Adam. After as many steps the average log density of "
+            "the batch agrees to a twentieth of a nat (and so does the bound, for planar layers); libraries parametrise the scale of a "
+            "coupling, and start, in ways of their own.",
+            threads=options.threads, trial=options.trial, packages=("zuko", "normflows", "nflows", "flowjax", "jax"))) as here:
+        made = {"ours": ours(x, compile=False), "ours, compiled": ours(x, compile=True)}
+        made |= {name: make(x) for name, make in {"zuko": zuko, "normflows": normflows, "nflows": nflows, "FlowJAX": flowjax}.items()
+                 if here.has(name.lower())}
+        for task, heat in TASKS.items():
+            contenders = {name: lap(tasks[task], task in ("train", "planar")) for name, tasks in made.items() if task in tasks}
+            here.heat(heat, contenders, rounds=options.rounds, unit="a second", amount=STEPS,
+                      within=(1.0 if options.trial else 0.05) if task in ("train", "planar") else None)
+            peers = [name for name in ("zuko", "normflows", "nflows") if name in contenders]
+            here.ratio(heat, "ours", here.best(heat, *peers) if peers else "zuko",
+                       goal={"train": 1.25, "planar": 2.0}.get(task), name=f"{heat}: ours beside the best of {', '.join(peers)}")
+            here.ratio(heat, "ours, compiled", "FlowJAX", goal=1.0 if task == "train" else None)
 
 
 def seeds() -> dict:
@@ -228,34 +234,5 @@ def seeds() -> dict:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each task in each round")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seeds", action="store_true", help="ten seeds of planar layers and couplings, in place of the race")
-    options = parser.parse_args()
-    if options.seeds:
-        seeds()
-        return
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" if options.threads == 1 else "")
-    warnings.simplefilter("ignore")
-    rows = race(options.rounds, options.seconds, options.threads)
-    rate = {(row["library"], row["task"]): row["per_second"] for row in rows}
-    print(f"steps a second, medians of {options.rounds} rounds, {options.threads} thread(s); in brackets seconds to the first")
-    for row in rows:
-        print(f"{row['library']:15s} {row['task']:9s} {row['per_second']:8.1f}  ({row['first_seconds']:.1f})")
-    reached = {"training against the best peer": rate["ours", "train"] / max(rate[peer, "train"] for peer in ("zuko", "normflows", "nflows")),
-               "planar against normflows": rate["ours", "planar"] / rate["normflows", "planar"],
-               "compiled against FlowJAX": rate["ours, compiled", "train"] / rate["FlowJAX", "train"]}
-    for name, value in reached.items():
-        print(f"{name}: {value:.2f}, goal {GOALS[name]}. {'Reached.' if value >= GOALS[name] else 'MISSED.'}")
-    target = ROOT / "_build" / "benchmarks" / "flows.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_suffix(".new")
-    fresh.write_text(json.dumps({"goals": GOALS, "reached": reached, "threads": options.threads, "rows": rows, "load": os.getloadavg()}, indent=1))
-    fresh.replace(target)
-
-
 if __name__ == "__main__":
-    main()
+    seeds() if options.seeds else main()

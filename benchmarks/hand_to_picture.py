@@ -5,18 +5,18 @@
 A real browser gets real key presses and mouse movements. The clock runs from the event's own time stamp to the first
 task after the browser has painted the frame that holds the new picture: once the picture is drawn (for `interact`,
 which redraws it with matplotlib: once its new image is decoded) a requestAnimationFrame callback posts a message, which
-is handled after that frame's paint. The table gives medians in milliseconds; a screen at 60 frames a second makes a
-hand wait 8 of them on average.
+is handled after that frame's paint. The table gives medians of walks along a slider, in milliseconds; a screen at 60 frames a
+second makes a hand wait 8 of them on average.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
 import sys
 import tempfile
 from pathlib import Path
+
+import race
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -26,7 +26,7 @@ from lab import open_notebook, serve, write_notebook  # noqa: E402
 
 from tightbound.explore.laplace import coin, eight_schools  # noqa: E402
 
-FLIPS, ROWS = (200, 100, 50, 30), (8, 12, 16)  # walks of 20 and of 22 moves; every move asks for something new
+FLIPS, ROWS = (200, 100, 50, 30), (8, 12, 16, 20)  # walks of 20 and of 22 moves; every move asks for something new
 GOALS = {"page": (16, 10), "kernel": (50, 4)}  # milliseconds at most; times faster than interact, at least
 
 # The same pictures as a notebook usually makes them: a function that draws with matplotlib, and sliders.
@@ -99,21 +99,21 @@ def measure(root, kind: str, drawn: str, move) -> float:
     return elapsed
 
 
-def press_keys(hand: Hand, name: str, part: int, places: list[dict]) -> list[float]:
-    """Walks a slider from its first stop to its last, once for each place of the other controls."""
+def press_keys(hand: Hand, name: str, part: int, places: list[dict]) -> list[list[float]]:
+    """Walks a slider from its first stop to its last, once for each place of the other controls: milliseconds of each walk."""
     times = []
     for place in places:
         hand.ask(place)
         slider = hand.control(name)[part]
         slider.press("Home")
         hand.ask({})
-        times += [measure(hand.root, "keydown", EXPLORER, lambda: hand.page.keyboard.press("ArrowRight"))
-                  for _ in range(int(slider.get_attribute("max")))]
+        times.append([measure(hand.root, "keydown", EXPLORER, lambda: hand.page.keyboard.press("ArrowRight"))
+                      for _ in range(int(slider.get_attribute("max")))])
     return times
 
 
-def drag(hand: Hand, moves: int = 64) -> list[float]:
-    """Drags the point on a zigzag, always between its stops."""
+def drag(hand: Hand, moves: int = 64) -> list[list[float]]:
+    """Drags the point on a zigzag, always between its stops, in four walks."""
     hand.reset()
     hand.root.scroll_into_view_if_needed()
     box = hand.root.locator(".tb-handle").bounding_box()
@@ -123,17 +123,17 @@ def drag(hand: Hand, moves: int = 64) -> list[float]:
     path = [(x + 2 * (i % 32) + 1, y - 1.5 * (i % 32) + i // 32) for i in range(moves)]
     times = [measure(hand.root, "pointermove", EXPLORER, lambda at=at: mouse.move(*at)) for at in path]
     mouse.up()
-    return times
+    return [times[i : i + moves // 4] for i in range(0, moves, moves // 4)]
 
 
-def explorers(coin_hand: Hand, schools_hand: Hand) -> dict[str, list[float]]:
+def explorers(coin_hand: Hand, schools_hand: Hand, walks: int) -> dict[str, list[list[float]]]:
     xs, ys = (schools_hand.spec["controls"]["point"][key] for key in "xy")
-    return {"coin": press_keys(coin_hand, "share", 0, [{"flips": flips, "share": 0} for flips in FLIPS]),
-            "eight schools": press_keys(schools_hand, "point", 0, [{"point": [xs[0], ys[i]]} for i in ROWS]),
+    return {"coin": press_keys(coin_hand, "share", 0, [{"flips": flips, "share": 0} for flips in FLIPS[:walks]]),
+            "eight schools": press_keys(schools_hand, "point", 0, [{"point": [xs[0], ys[i]]} for i in ROWS[:walks]]),
             "eight schools, dragged": drag(schools_hand)}
 
 
-def interact(notebook, index: int, sliders: str, other: str, name: str, values: list) -> list[float]:
+def interact(notebook, index: int, sliders: str, other: str, name: str, values: list) -> list[list[float]]:
     """Walks the second slider of a panel made by `interact` from its first stop to its last, for values of the first."""
     root = notebook.page.locator(".jp-OutputArea-child", has=notebook.page.locator(".widget-interact")).nth(index)
     root.scroll_into_view_if_needed()
@@ -144,12 +144,13 @@ def interact(notebook, index: int, sliders: str, other: str, name: str, values: 
                                  f"print(len({options}))")
         handle.focus()
         notebook.page.wait_for_timeout(500)
-        times += [measure(root, "keydown", IMAGE, lambda: notebook.page.keyboard.press("ArrowRight"))
-                  for _ in range(int(output["text"]) - 1)]
+        times.append([measure(root, "keydown", IMAGE, lambda: notebook.page.keyboard.press("ArrowRight"))
+                      for _ in range(int(output["text"]) - 1)])
     return times
 
 
-def race() -> dict[str, dict[str, list[float]]]:
+def lives(walks: int = 4) -> dict[str, dict[str, list[list[float]]]]:
+    """Of a page, a kernel and `interact`, the milliseconds of each walk."""
     with tempfile.TemporaryDirectory() as folder, launch() as chromium:
         root, home = Path(folder, "root"), Path(folder, "home")
         root.mkdir()
@@ -163,37 +164,36 @@ def race() -> dict[str, dict[str, list[float]]]:
                        "_ = ipywidgets.interact(draw_schools, **schools_sliders)")
         pages = [(root / f"{name}.html").as_uri() for name in ("coin", "eight_schools")]
         with visit(chromium, pages[0]) as one, visit(chromium, pages[1]) as other:
-            page = explorers(*(Hand(seen.page.locator(".tb-explorer")) for seen in (one, other)))
+            page = explorers(*(Hand(seen.page.locator(".tb-explorer")) for seen in (one, other)), walks)
         with serve(root, home) as address, open_notebook(chromium, address, "race.ipynb") as notebook:
             notebook.run_all()
             taus = schools.controls["point"].y
-            peers = {"coin": interact(notebook, 0, "coin_sliders", "flips", "share", FLIPS),
-                     "eight schools": interact(notebook, 1, "schools_sliders", "tau", "mu", [taus[i] for i in ROWS])}
+            peers = {"coin": interact(notebook, 0, "coin_sliders", "flips", "share", FLIPS[:walks]),
+                     "eight schools": interact(notebook, 1, "schools_sliders", "tau", "mu", [taus[i] for i in ROWS[:walks]])}
             return {"page": page, "interact": peers,
-                    "kernel": explorers(notebook.hand("the coin"), notebook.hand("eight schools"))}
+                    "kernel": explorers(notebook.hand("the coin"), notebook.hand("eight schools"), walks)}
 
 
 def main() -> None:
-    times = race()
-    print(f"{'':34s}{'moves':>7s}{'median ms':>11s}{'95% below':>11s}{'times faster':>14s}")
-    rows = []
-    for life in ("page", "kernel", "interact"):
-        for name, measured in times[life].items():
-            peer = statistics.median(times["interact"][name.removesuffix(", dragged")])
-            median, late = statistics.median(measured), statistics.quantiles(measured, n=20)[-1]
-            label = f"{life}, {name}"
-            most, least = GOALS.get(life, (float("inf"), 0))
-            rows.append({"what": label, "moves": len(measured), "median_ms": round(median, 1), "p95_ms": round(late, 1),
-                         "times_faster": round(peer / median, 1), "reached": median <= most and peer / median >= least})
-            print(f"{label:34s}{len(measured):7d}{median:11.1f}{late:11.1f}{peer / median:14.1f}"
-                  f"{'' if rows[-1]['reached'] else '   goal missed'}")
-    print(f"Goals: a page at most {GOALS['page'][0]} ms and {GOALS['page'][1]} times faster than interact, "
-          f"a kernel at most {GOALS['kernel'][0]} ms and {GOALS['kernel'][1]} times faster.")
-    target = ROOT / "_build" / "benchmarks" / "hand_to_picture.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_suffix(".new")
-    fresh.write_text(json.dumps({"goals": GOALS, "rows": rows, "times_ms": times, "load": os.getloadavg()}, indent=1))
-    fresh.replace(target)
+    options = race.arguments(__doc__, rounds=4).parse_args()
+    with race.running(race.Race(
+            "hand_to_picture", "From the hand to the picture",
+            "How long does a moving picture take to answer, in a page and on a kernel, beside `ipywidgets.interact`?",
+            "the same pictures, frames from the same function, the same walks along the same stops; `interact` redraws with "
+            "matplotlib, as a notebook usually does.",
+            clock="wall", trial=options.trial, packages=("ipywidgets", "jupyterlab", "matplotlib", "playwright"))) as here:
+        times = lives(1 if options.trial else options.rounds)
+        for picture in ("coin", "eight schools"):
+            for life in ("page", "kernel", "interact"):
+                for how in (("keys", "dragged") if f"{picture}, dragged" in times[life] else ("keys",)):
+                    walks = times[life][picture if how == "keys" else f"{picture}, dragged"]
+                    late = statistics.quantiles([ms for walk in walks for ms in walk], n=20)[-1]
+                    here.add(race.Row(picture, life if life == "interact" else f"{life}, {how}", "ms",
+                                      [statistics.median(walk) for walk in walks], note=f"95% below {late:.0f}"))
+            for row in [row for row in here.rows if row.heat == picture and row.contender != "interact"]:
+                most, least = GOALS[row.contender.split(",")[0]]
+                here.level(picture, row.contender, goal=most)
+                here.ratio(picture, row.contender, "interact", goal=least)
 
 
 if __name__ == "__main__":

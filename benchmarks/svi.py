@@ -2,60 +2,51 @@
 
     python benchmarks/svi.py [--long]
 
-All run on one core, in double precision. Seconds are those that the core worked, compilers that were started included, so that
-others on the machine do not count.
+All in double precision.
 
-1. How long from the call to the answer? A normal with full covariance, 16 draws a step, Adam (ours also by natural gradients).
-   Everything counts: compilation too, which is also shown apart. Each takes the fewest steps, with the best of three step sizes,
-   that bring it within half a nat of the best bound of the family, all judged by the same 20,000 fresh draws.
-2. How many steps a second, once compiled?
-3. How many seed-steps a second do 64 runs side by side make?
+1. How many steps a second, once compiled?
+2. How many seed-steps a second do 64 runs side by side make?
+3. How long from the call to the answer? A normal with full covariance, 16 draws a step, Adam (ours also by natural gradients).
+   Everything counts: every turn compiles anew, which is also shown apart. Each takes the fewest steps, with the best of three step
+   sizes, that bring it within half a nat of the best bound of the family, all judged by the same 20,000 fresh draws.
 
-`--long` adds topics of Reuters' news, batch beside stochastic, from the folder that TIGHTBOUND_DATA names. Peers' names and
-versions stand in benchmarks/requirements.txt; whoever is not installed is left out.
+`--long` gives, in place of the race, topics of Reuters' news, batch beside stochastic, from the folder that TIGHTBOUND_DATA names.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import statistics
-import sys
-import tempfile
-import time
 from pathlib import Path
 
-os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # before any library counts the cores
-os.environ.update(OMP_NUM_THREADS="1", JAX_ENABLE_X64="1", JAX_PLATFORMS="cpu", TORCHINDUCTOR_CACHE_DIR=tempfile.mkdtemp(),
-                  TORCHINDUCTOR_COMPILE_THREADS="1")
+import race
+
+options = race.arguments(__doc__, rounds=3)
+options.add_argument("--long", action="store_true", help="topics of Reuters' news, in place of the race")
+options = options.parse_args()
+race.alone(options.threads, JAX_ENABLE_X64="1")
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from tightbound import families, problems, svi  # noqa: E402
+from tightbound import problems, svi  # noqa: E402
 from tightbound.data import breast_cancer  # noqa: E402
 from tightbound.distributions import Gaussian  # noqa: E402
 
-torch.set_num_threads(1)
-HERE = {name: importlib.util.find_spec(name) is not None for name in ("pyro", "numpyro", "blackjax")}
+torch.set_num_threads(options.threads)
 PROBLEM = problems.logistic_regression(None)
 X, Y, _ = breast_cancer(None)
-D, DRAWS, CLOSE, ROUNDS = 31, 16, 0.5, 3
+D, DRAWS, CLOSE = 31, 16, 0.5
 SCAN = "NumPyro's scan"
 SIZES, LENGTHS = (0.05, 0.02, 0.01), (1000, 2000, 4000, 8000, 16000)
 
 
-def clock() -> float:
-    """Seconds that this process and its children have worked."""
-    return time.process_time() + sum(os.times()[2:4])
-
-
-def judged(mean, scale_tril) -> float:
-    """The bound of N(mean, L L'), the same for all: on 20,000 draws of our own."""
+def judged(mean, scale_tril) -> tuple[float, float]:
+    """The bound of N(mean, L L') and its error, the same for all: on 20,000 draws of our own."""
     q = Gaussian(torch.as_tensor(np.array(mean)).double(), scale_tril=torch.as_tensor(np.array(scale_tril)).double())
     with torch.no_grad():
         z, log_q = q.rsample_and_log_prob((20_000,), generator=torch.Generator().manual_seed(7))
-        return float((PROBLEM.log_joint(z) - log_q).mean())
+        bound = PROBLEM.log_joint(z) - log_q
+    return float(bound.mean()), float(bound.std()) / len(bound) ** 0.5
 
 
 # Each contender: (steps, step size, seed) -> mean and Cholesky factor of q, from a cold start
@@ -159,58 +150,7 @@ def by_pyro(steps, size, seed):
     return guide.loc.detach(), (guide.scale[..., None] * guide.scale_tril).detach()
 
 
-# 1. From the call to the answer -------------------------------------------------------------------------------
-
-def shortest(run, best, lengths=LENGTHS, sizes=SIZES):
-    """The fewest steps, with the step size, that come within CLOSE nats of the best."""
-    return next(((steps, size) for steps in lengths for size in sizes if judged(*run(steps, size, 0)) > best - CLOSE), None)
-
-
-def answers():
-    best = judged(*ours("natural")(8000, 0.2, 0))
-    print(f"1. From the call to an answer within {CLOSE} nats of the best full normal's bound, {best:.2f}: seconds")
-    plain = shortest(ours("natural"), best, (200, 400, 800), (0.2, 0.1))
-    contenders = {"ours, natural": (ours("natural"), plain), "ours, Adam": (ours(), shortest(ours(), best)),
-                  "ours, Adam, compiled": (ours(compiled=True), None)}
-    contenders["ours, Adam, compiled"] = (ours(compiled=True), contenders["ours, Adam"][1])
-    if HERE["numpyro"]:
-        contenders["NumPyro"] = (by_numpyro, shortest(by_numpyro, best))
-    if HERE["blackjax"]:
-        contenders["blackjax"] = (by_blackjax, shortest(by_blackjax, best))
-    if HERE["pyro"]:  # the same algorithm as NumPyro's; its own search would take an hour
-        contenders["Pyro"] = (by_pyro, contenders["NumPyro"][1] if HERE["numpyro"] else (8000, 0.02))
-    for name, (run, work) in contenders.items():
-        if work is None:
-            print(f"  {name:22s} does not get there in {LENGTHS[-1]:,} steps")
-            continue
-        seconds, bounds, short = [], [], []
-        for seed in range(1 if name == "Pyro" else ROUNDS):
-            start = clock()
-            found = run(*work, seed)
-            seconds.append(clock() - start)
-            bounds.append(judged(*found))
-            start = clock()
-            run(200, work[1], seed)
-            short.append(clock() - start)
-        rate = (statistics.median(seconds) - statistics.median(short)) / max(work[0] - 200, 1)
-        fixed = statistics.median(short) - 200 * rate if work[0] > 200 else statistics.median(short)
-        print(f"  {name:22s} {statistics.median(seconds):7.2f} s, of them {max(fixed, 0):5.2f} before the first step and for compilation; "
-              f"{work[0]:6,} steps of {work[1]}; bound {statistics.median(bounds):.2f}")
-
-
-# 2. and 3. Steps a second -------------------------------------------------------------------------------------
-
-def per_second(step, count, block):
-    """The best of several blocks."""
-    step()
-    rates = []
-    for _ in range(5):
-        start = clock()
-        for _ in range(block):
-            step()
-        rates.append(count * block / (clock() - start))
-    return max(rates)
-
+# Steps a second -----------------------------------------------------------------------------------------------
 
 def our_engine(kind, draws, replicates=1, compiled=False):
     stream = torch.Generator().manual_seed(0)
@@ -249,29 +189,72 @@ def pyro_engine(kind, draws):
     return pyro_svi(0.02, kind, draws)[0].step
 
 
-def rates():
-    print("2. Steps a second, compiled beforehand where there is something to compile")
+def rates(here: race.Race) -> None:
+    few = 20 if options.trial else 1
     for kind in ("diagonal", "full"):
         for draws in (1, DRAWS):
-            row = {"ours": per_second(our_engine(kind, draws), svi.STEPS, 20)}
-            if HERE["pyro"]:
-                row["Pyro"] = per_second(pyro_engine(kind, draws), 1, 60)
+            heat = f"{kind} normal, {draws} draw{'s' * (draws > 1)} a step"
+            contenders = {"ours": race.repeated(our_engine(kind, draws), 40 // few)}
+            done = {"ours": svi.STEPS * (40 // few)}
             if draws == DRAWS:
-                row["ours, compiled"] = per_second(our_engine(kind, draws, compiled=True), svi.STEPS, 100)
-            if HERE["numpyro"]:
-                row[SCAN] = per_second(numpyro_engine(kind, draws), 1000, 1)
-            if HERE["blackjax"] and draws == DRAWS:
-                row["blackjax's scan"] = per_second(blackjax_engine(kind), 1000, 1)
-            words = ", ".join(f"{name} {rate:,.0f}" for name, rate in row.items())
-            print(f"  {kind}, {draws} draws: {words}")
-            if HERE["pyro"]:
-                print(f"    the loop against Pyro: {row['ours'] / row['Pyro']:.1f} times (goal: 3)")
-            if "ours, compiled" in row and HERE["numpyro"]:
-                print(f"    compiled against NumPyro's scan: {row['ours, compiled'] / row[SCAN]:.1f} times (goal: 1)")
-    print("3. Seed-steps a second, one draw each")
+                contenders["ours, compiled"] = race.repeated(our_engine(kind, draws, compiled=True), 100 // few)
+                done["ours, compiled"] = svi.STEPS * (100 // few)
+            if here.has("pyro"):
+                contenders["Pyro"], done["Pyro"] = race.repeated(pyro_engine(kind, draws), 100 // few), 100 // few
+            if here.has("numpyro"):
+                contenders[SCAN], done[SCAN] = race.repeated(numpyro_engine(kind, draws), 1), 1000
+            if here.has("blackjax") and draws == DRAWS:
+                contenders["blackjax's scan"], done["blackjax's scan"] = race.repeated(blackjax_engine(kind), 1), 1000
+            here.heat(heat, contenders, rounds=options.rounds + 2, unit="steps a second", amount=done)
+            here.ratio(heat, "ours", "Pyro", goal=3.0)
+            if draws == DRAWS:
+                here.ratio(heat, "ours, compiled", SCAN, goal=1.0)
+                here.ratio(heat, "ours, compiled", "blackjax's scan")
     for kind in ("diagonal", "full"):
-        one, many = (per_second(our_engine(kind, 1, replicates), svi.STEPS * replicates, 10) for replicates in (1, 64))
-        print(f"  {kind}: one run {one:,.0f}, 64 side by side {many:,.0f}: {many / one:.0f} times (goal: 20)")
+        heat = f"{kind} normal, 1 draw a step, runs side by side"
+        here.heat(heat, {f"{n} run{'s' * (n > 1)}": race.repeated(our_engine(kind, 1, n), 20 // few) for n in (1, 64)},
+                  rounds=options.rounds + 2, unit="seed-steps a second", amount={f"{n} run{'s' * (n > 1)}": svi.STEPS * n * (20 // few) for n in (1, 64)})
+        here.ratio(heat, "64 runs", "1 run", goal=20.0)
+
+
+# From the call to the answer ----------------------------------------------------------------------------------
+
+def shortest(run, best, lengths=LENGTHS, sizes=SIZES):
+    """The fewest steps, with the step size, that come within CLOSE nats of the best."""
+    return next(((steps, size) for steps in lengths for size in sizes if judged(*run(steps, size, 0))[0] > best - CLOSE), None)
+
+
+def answers(here: race.Race) -> None:
+    heat, best = "from the call to the answer", judged(*ours("natural")(500 if options.trial else 8000, 0.2, 0))[0]
+    lengths, sizes = ((500,), (0.05,)) if options.trial else (LENGTHS, SIZES)
+    adam = shortest(ours(), best, lengths, sizes)
+    contenders = {"ours, natural gradients": (ours("natural"), shortest(ours("natural"), best, (200, 400, 800), (0.2, 0.1))),
+                  "ours, Adam": (ours(), adam), "ours, Adam, compiled": (ours(compiled=True), adam)}
+    if here.has("numpyro"):
+        contenders["NumPyro"] = (by_numpyro, shortest(by_numpyro, best, lengths, sizes))
+    if here.has("blackjax"):
+        contenders["blackjax"] = (by_blackjax, shortest(by_blackjax, best, lengths, sizes))
+    if here.has("pyro"):  # the same algorithm as NumPyro's; its own search would take an hour
+        contenders["Pyro"] = (by_pyro, contenders.get("NumPyro", (None, (8000, 0.02)))[1])
+    for name, (_, work) in contenders.items():
+        if work is None:
+            print(f"  {name} does not get there in {lengths[-1]:,} steps, and is left out")
+    contenders = {name: found for name, found in contenders.items() if found[1] is not None}
+    steps = {name: f"{work[0]:,} steps of {work[1]}" for name, (_, work) in contenders.items()}
+
+    def lap(name):
+        run, work = contenders[name]
+
+        def turn(seed: int):
+            """Cold each time; the first is of a few steps alone, so that it tells what compilation and all else before them take."""
+            start = race.worked()
+            found = run(work[0] if seed else svi.STEPS, work[1], seed)
+            return race.worked() - start, judged(*found)
+        return turn
+
+    here.heat(heat, {name: lap(name) for name in contenders}, rounds=options.rounds, within=2 * CLOSE, laps=True, notes=steps)
+    for peer in ("NumPyro", "blackjax", "Pyro"):
+        here.ratio(heat, here.best(heat, *(name for name in contenders if name.startswith("ours"))), peer)
 
 
 # Topics of news ---------------------------------------------------------------------------------------------
@@ -290,7 +273,7 @@ def reuters():
     print(f"4. Reuters: {len(lines)} news items, {counts.shape[1]:,} words, 20 topics; nats a hidden word, mean ± s.e. of ten splits and starts")
     for name, options in {"batch": {"batch_size": 345, "forgetting": 0.0}, "16 a step, kappa 0.7, tau 64": {"batch_size": 16, "delay": 64.0},
                           "16 a step, kappa 0.7, tau 1": {"batch_size": 16}, "64 a step, kappa 0.7, tau 16": {"batch_size": 64, "delay": 16.0}}.items():
-        ends, start = [], clock()
+        ends, start = [], race.worked()
         for seed in range(10):
             stream = torch.Generator().manual_seed(seed)
             shuffled = counts[torch.randperm(len(counts), generator=stream)]
@@ -299,11 +282,18 @@ def reuters():
             ends.append([float(found.held_out[found.seen <= passes * 345][-1]) for passes in (1, 2, 4)])
         ends = torch.tensor(ends)
         words = ", ".join(f"{m:.3f} ± {e:.3f}" for m, e in zip(ends.mean(0), ends.std(0) / 10**0.5))
-        print(f"  {name:28s} after 1, 2, 4 passes: {words}; {(clock() - start) / 10:.1f} s a fit")
+        print(f"  {name:28s} after 1, 2, 4 passes: {words}; {(race.worked() - start) / 10:.1f} s a fit")
+
+
+def main() -> None:
+    with race.running(race.Race(
+            "svi", "Stochastic variational inference", "How fast are steps, and how soon is the answer there?",
+            "the same model, family, number of draws and precision. A step is a step of Adam; an answer is a bound within half a nat "
+            "of the best of the family, all judged by the same 20,000 draws.",
+            threads=options.threads, trial=options.trial, packages=("pyro-ppl", "numpyro", "jax", "blackjax"))) as here:
+        rates(here)
+        answers(here)
 
 
 if __name__ == "__main__":
-    rates()
-    answers()
-    if "--long" in sys.argv:
-        reuters()
+    reuters() if options.long else main()

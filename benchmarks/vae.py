@@ -1,15 +1,11 @@
-"""How fast does a VAE train? Our loop beside Pyro's and NumPyro's, on the same network, data and core.
+"""Training a VAE: our loop beside Pyro's and NumPyro's, on the same network, data and core.
 
     python benchmarks/vae.py [--threads 1] [--rounds 5]
 
 The network of Pyro's and NumPyro's own examples, a little deeper: 784-400-200-20-200-400-784, tanh, batches of 128, Adam at
-1e-3, on MNIST's 60,000 training images in black and white (threshold 1/2), from the same weights. A round is one pass through
-the data; the contenders, each in a process of its own, take turns, so that whatever else the machine does meets all of them. A
-first pass, in which code is compiled, is told apart. The bound at the end is that of the 10,000 test images, by one code for
-all: their weights are put into our model.
-
-All have the same number of threads, and are pinned to as many cores. The goals are judged by the processor's time, which other
-people's work on the machine disturbs least.
+1e-3, on MNIST's 60,000 training images in black and white (threshold 1/2), from the same weights. A turn is one pass through
+the data; the contenders, each in a process of its own, take turns. The bound at the end is that of the 10,000 test images, by one
+code for all: their weights are put into our model.
 """
 
 from __future__ import annotations
@@ -17,32 +13,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
-import time
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-parser = argparse.ArgumentParser(description="Training a VAE: tightbound, Pyro and NumPyro.")
-parser.add_argument("--threads", type=int, default=1)
-parser.add_argument("--rounds", type=int, default=5)
-parser.add_argument("--only", nargs="*", help="contenders to run; all if left out")
-parser.add_argument("--contender", help=argparse.SUPPRESS)
-options = parser.parse_args()
-os.environ["OMP_NUM_THREADS"] = str(options.threads)  # before torch and XLA look
-os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no pool of compilers, which would be other processes' time
-os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=" + ("true" if options.threads > 1 else "false")
-if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-options.threads:])
+import race
+
+options = race.arguments(__doc__, rounds=5)
+options.add_argument("--contender", help=argparse.SUPPRESS)
+options = options.parse_args()
+race.alone(options.threads)
 
 import torch  # noqa: E402
 
 from tightbound import training, vae  # noqa: E402
 from tightbound.data import mnist  # noqa: E402
 
-IMAGES, BATCH, RATE, HIDDEN, DIM = 60_000, 128, 1e-3, (400, 200), 20
-GOALS = {"readable / Pyro": 1.4, "fast / NumPyro": 1.0}
+IMAGES, BATCH, RATE, HIDDEN, DIM = 2_560 if options.trial else 60_000, 128, 1e-3, (400, 200), 20
 
 
 def elbo(model, x, *, generator):
@@ -185,74 +171,69 @@ CONTENDERS = {
 }
 
 
+PEERS = {"Pyro": "pyro", "NumPyro, scan": "numpyro"}
+
+
 def contend(name: str) -> None:
-    """A contender in a process of its own: a line on stdin is its turn, one on stdout its wall and processor time."""
+    """A contender in a process of its own: a line on stdin is its turn, one on stdout the seconds it worked; a last one the bound."""
     turns, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")  # ours alone: compilers are children, and have a voice
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     x, held_out = ((mnist(split).images > 0.5).float() for split in ("train", "test"))
-    contender, clock = CONTENDERS[name](x), []
+    contender, clock = CONTENDERS[name](x[:IMAGES]), []
 
     def turn() -> None:
         if clock:
-            print(json.dumps([time.perf_counter() - clock[0], time.process_time() - clock[1]]), file=answers, flush=True)
-        turns.readline()
-        clock[:] = time.perf_counter(), time.process_time()
+            print(race.worked() - clock[0], file=answers, flush=True)
+        turns.readline() or sys.exit()  # nobody asks any more
+        clock[:] = [race.worked()]
 
     contender.run(turn)
     turn()
     with torch.no_grad():
         bound = torch.cat([elbo(contender.trained(), part, generator=torch.Generator().manual_seed(0))
                            for part in held_out.split(1000)])
-    print(json.dumps([float(bound.mean()), float(bound.std() / len(bound) ** 0.5)]), file=answers, flush=True)
+    print(float(bound.mean()), file=answers, flush=True)
 
 
 def main() -> None:
-    names = options.only or list(CONTENDERS)
-    command = [sys.executable, __file__, "--threads", str(options.threads), "--rounds", str(options.rounds), "--contender"]
-    workers = {name: subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                      start_new_session=True)
-               for name in names}
+    command = [sys.executable, __file__, "--threads", str(options.threads), "--rounds", str(options.rounds),
+               *["--trial"] * options.trial, "--contender"]
+    with race.running(race.Race(
+            "vae", "Training a VAE", f"How many images a second does a VAE learn from, in passes through {IMAGES:,} images?",
+            "the same network, starting weights, data, batches and optimiser, and as many passes; afterwards the bounds of the same 10,000 "
+            "test images, by one code for all, agree to 0.75 nats, for dropping digits (bfloat16) and shuffling otherwise change little.",
+            threads=options.threads, trial=options.trial, packages=("pyro-ppl", "numpyro", "jax"))) as here:
+        names = [name for name in CONTENDERS if name not in PEERS or here.has(PEERS[name])]
+        workers = {name: subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                          start_new_session=True) for name in names}
 
-    def turn(name: str) -> list[float]:
-        print(file=workers[name].stdin, flush=True)
-        return json.loads(workers[name].stdout.readline())
+        def lap(worker):
+            def say() -> float:
+                print(file=worker.stdin, flush=True)
+                return float(worker.stdout.readline() or sys.exit("A contender ended before its time: what it said stands above."))
 
-    first = {name: turn(name) for name in names}
-    times = {name: [] for name in names}
-    for _ in range(options.rounds):
+            def turn(k: int):
+                return say(), say() if k == options.rounds else None
+            return turn
+
+        try:
+            heat = "learning"
+            here.heat(heat, {name: lap(worker) for name, worker in workers.items()}, rounds=options.rounds,
+                      unit="images a second", amount=IMAGES, laps=True, within=50 if options.trial else 0.75)
+        finally:
+            for worker in workers.values():
+                worker.stdin.close()
+                worker.terminate()
+                worker.wait()
+        here.ratio(heat, "readable loop", "Pyro", goal=1.4)
+        fast = here.best(heat, *(name for name in names if name not in PEERS and name != "readable loop"))
+        here.ratio(heat, fast, "NumPyro, scan", goal=1.0, name=f"{heat}: the fast path beside NumPyro, scan")
         for name in names:
-            times[name].append(turn(name))
-    rows = {}
-    print(f"{options.threads} thread(s), {options.rounds} rounds of {IMAGES:,} images. Images a second (median, best) and a second "
-          "of processor time;\nseconds of the first pass, with what is compiled; the bound on the test images in nats.")
-    for name in names:
-        wall, processor = zip(*times[name])
-        bound, error = turn(name)
-        rows[name] = {"median": IMAGES / statistics.median(wall), "best": IMAGES / min(wall),
-                      "processor": IMAGES / statistics.median(processor), "first": first[name][0], "bound": bound,
-                      "standard_error": error}
-        print(f"{name:20s} {rows[name]['median']:8,.0f} {rows[name]['best']:8,.0f} {rows[name]['processor']:8,.0f}"
-              f" {first[name][0]:6.0f} s   {bound:.2f} ± {error:.2f}", flush=True)
-    for worker in workers.values():
-        worker.communicate()
-    if options.only is None:
-        ratios = {"readable / Pyro": rows["readable loop"]["processor"] / rows["Pyro"]["processor"]}
-        fast = max(("bfloat16", "compiled", "compiled, bfloat16"), key=lambda name: rows[name]["processor"])
-        ratios["fast / NumPyro"] = rows[fast]["processor"] / rows["NumPyro, scan"]["processor"]
-        for name, goal in GOALS.items():
-            print(f"Goal for {name}: at least {goal}. Seen: {ratios[name]:.2f}. {'Reached.' if ratios[name] >= goal else 'MISSED.'}")
-        behind = rows["NumPyro, scan"]["bound"] - rows[fast]["bound"]
-        print(f"The bound of the fast path ({fast}) is {-behind:+.2f} nats beside NumPyro's: "
-              f"{'no worse.' if behind < 0.5 else 'WORSE.'}")
-        target = ROOT / "_build" / "benchmarks" / "vae.json"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fresh = target.with_suffix(".new")
-        fresh.write_text(json.dumps({"goals": GOALS, "ratios": ratios, "threads": options.threads, "rows": rows,
-                                     "load": os.getloadavg()}, indent=1))
-        fresh.replace(target)
+            if name not in PEERS:
+                here.ratio(heat, name, "NumPyro, scan")
 
 
 if __name__ == "__main__":

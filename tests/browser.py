@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import math
 import os
+import re
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -36,6 +39,14 @@ def launch():
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()
+
+
+def weight(book: Path, page: str) -> int:
+    """The bytes of a page of the built book, compressed, beyond the theme's and MathJax's own files."""
+    own = [book / f"{page}.html", *(book / "_static" / name for name in ("book.css", "logo.svg"))]
+    own += book.glob("_static/fonts/*.woff2")
+    own += [book / image for image in re.findall(r'src="(?:\.\./)*(_images/[^"]+)"', own[0].read_text())]
+    return sum(len(gzip.compress(file.read_bytes())) for file in own)
 
 
 @dataclass

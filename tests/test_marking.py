@@ -525,7 +525,7 @@ def test_a_test_cell_of_another_form_is_refused():
 
 # A whole class ---------------------------------------------------------------------------------------------------
 
-@pytest.mark.class_of_200
+@pytest.mark.classroom_at_scale
 def test_a_whole_class_is_marked(tmp_path, capsys):
     """Right and catalogued wrong answers in turn: every student gets the marks and the diagnoses that are due."""
     size = int(os.environ.get("TIGHTBOUND_CLASS", "20"))

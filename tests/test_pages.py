@@ -3,7 +3,6 @@ paper, and without JavaScript."""
 
 from __future__ import annotations
 
-import gzip
 import re
 import threading
 from functools import partial
@@ -12,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from browser import Hand, axe_violations
+from browser import Hand, axe_violations, weight
 from bs4 import BeautifulSoup
 from sphinx_external_toc.parsing import parse_toc_yaml
 
@@ -123,10 +122,7 @@ def test_links_lead_somewhere(book):
 @pytest.mark.parametrize("page", PAGES)
 def test_page_is_light(page, book):
     """At most 500 kB compressed, beyond the theme's and MathJax's own files."""
-    own = [book / f"{page}.html", *(book / "_static" / name for name in ("book.css", "logo.svg"))]
-    own += book.glob("_static/fonts/*.woff2")
-    own += [book / image for image in re.findall(r'src="(?:\.\./)*(_images/[^"]+)"', own[0].read_text())]
-    assert sum(len(gzip.compress(file.read_bytes())) for file in own) <= 500_000
+    assert weight(book, page) <= 500_000
 
 
 # ---- explorers, exercises, quiz ----------------------------------------------------------------------------

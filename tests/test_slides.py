@@ -90,7 +90,7 @@ def test_slides_show_all_and_nothing_raw(topic, show):
     assert explorers
     for root in explorers:
         assert Hand(root).ink() > 0
-        assert root.locator(".tb-stage").bounding_box()["height"] > 180
+        assert root.locator(".tb-stage").bounding_box()["height"] >= 270
 
 
 @pytest.mark.browser

@@ -28,11 +28,12 @@ sys.path.insert(0, str(ROOT / "tools"))
 import book_extension  # noqa: E402
 import kit  # noqa: E402
 
-TOPICS = sorted(path.stem for path in (ROOT / "chapters").glob("*.ipynb") if (ROOT / "teaching/solutions" / f"{path.stem}.md").exists())
+TOPICS = sorted(path.stem for path in (ROOT / "chapters").glob("*.ipynb"))
 PLAN, BOARDS, EXAM = "A session of 90 minutes", "Three derivations for the board", "Exam questions"
 QUESTION = re.compile(r"(\d)\. (Compute|Explain|Decide|Find the mistake|Prove): (.*) \((\d+) points, (\d+) minutes\)")
 CHECK = re.compile(r"^% check: (.+?) = (.+)$", re.M)
 LITERAL = re.compile(r"-?\d+\.\d+")
+STRAIGHT = str.maketrans("’‘“”", "''\"\"")  # as the sources have them, before typography
 DECIMAL = re.compile(r"(?<![\w.,])\d[\d,]*\.\d+")
 
 
@@ -189,8 +190,20 @@ def test_misconceptions_are_those_of_the_checks(topic, book):
     checks = book_extension.catalogue(module)
     assert len(boxes) == len(checks) >= 4
     for box, check in zip(boxes, checks):
-        said = [item.get_text() for item in box.select("li")]
+        said = [item.get_text().translate(STRAIGHT) for item in box.select("li")]
         assert said == [f"{wrong.name}: {wrong.message.replace('`', '')}" for wrong in check.wrongs]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("topic", TOPICS)
+def test_formulas_fit_a_phone(topic, book, open_page):
+    """A blackboard's formula that has to be scrolled is read by nobody; those in tables scroll with them."""
+    tab = open_page((book / f"teaching/{topic}.html").as_uri(), viewport={"width": 390, "height": 844}).page
+    tab.evaluate("() => window.MathJax.startup.promise")
+    wide = tab.evaluate("""() => [...document.querySelectorAll('.bd-article mjx-container')]
+        .filter(m => !m.closest('table') && m.getBoundingClientRect().right > 390)
+        .map(m => m.closest('p, li').textContent.slice(0, 80))""")
+    assert not wide
 
 
 # ---- kept apart --------------------------------------------------------------------------------------------
