@@ -1,10 +1,10 @@
 # Each target makes the environment first, if need be; PYTHON names the Python that it is made with.
-.PHONY: help environment book lab test bench assignments grade outputs requirements clean
+.PHONY: help environment book slides lab test test-classroom bench assignments grade kit outputs requirements clean
 PYTHON ?= python3
 PY = .venv/bin/python
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 environment:  ## make .venv with all packages (all others call it; instant once done)
 	@command -v "$(PYTHON)" >/dev/null || { echo "$(PYTHON) is not on PATH: install Python 3.11 or newer" \
@@ -14,6 +14,9 @@ environment:  ## make .venv with all packages (all others call it; instant once 
 book: environment  ## build the book and open it
 	$(PY) tools/book.py
 
+slides: environment  ## make slides of every chapter from its notebook
+	$(PY) tools/slides.py
+
 lab: environment  ## open JupyterLab on the chapters
 	$(PY) -m jupyterlab --notebook-dir=chapters $(if $(filter 0,$(shell id -u)),--allow-root)
 
@@ -22,16 +25,25 @@ test: environment  ## build the book, then test the package, the chapters and th
 	$(PY) tools/book.py --no-open
 	$(PY) -m pytest tests -n 2 --dist loadscope
 
+test-classroom: export OMP_NUM_THREADS = 1
+test-classroom: export TIGHTBOUND_CLASS ?= 200
+test-classroom: environment  ## mark a class of 200, put 30 of it on a hub, try every check on 100 instances
+	$(PY) -m pytest tests -m classroom_at_scale
+	TIGHTBOUND_THOROUGH=1 $(PY) -m pytest tests/test_checks.py -k "reference_passes or own_diagnosis" -n 2
+
 bench: environment  ## run the races against peers (RACES="svi vae": some; ACCEPT=1: keep the latest figures)
 	$(PY) -m pip install --quiet --constraint requirements.txt --requirement benchmarks/requirements.txt
 	$(PY) -m pip install --quiet --no-deps --requirement benchmarks/requirements-alone.txt
 	$(PY) benchmarks/race.py $(if $(ACCEPT),accept) $(RACES)
 
-assignments: environment  ## write the students' copies of the exercises
-	$(PY) tools/classroom assignments
+assignments: environment  ## write the students' copies of the exercises (STUDENTS=class.csv: a version for each)
+	$(PY) tools/classroom assignments $(if $(STUDENTS),--students "$(STUDENTS)")
 
 grade: environment  ## mark a folder of submissions: make grade SUBMISSIONS=folder
-	$(PY) tools/classroom grade "$(or $(SUBMISSIONS),$(error say which: make grade SUBMISSIONS=folder))"
+	$(PY) tools/classroom grade "$(or $(SUBMISSIONS),$(error say which: make grade SUBMISSIONS=folder))" $(OPTIONS)
+
+kit: environment  ## build the teacher's kit: the pages for teachers, and the exams' solutions
+	$(PY) tools/kit.py
 
 outputs: environment  ## run the chapters again and store their text outputs
 	$(PY) tools/notebooks.py

@@ -37,7 +37,7 @@ class SmallBook:
         for name in ("_config.yml", "references.bib", "requirements.txt", "assets", "tools"):
             source = ROOT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, root / name)
-        for folder in ("src", "pages", "chapters"):
+        for folder in ("src", "pages", "chapters", "teaching"):
             (root / folder).mkdir()
         self.write("src/package.py", "x = 1\n")
         self.write("_toc.yml", "format: jb-book\nroot: index\nchapters:\n- file: chapters/one\n")
@@ -332,7 +332,7 @@ def test_every_page_is_in_the_contents():
     from sphinx_external_toc.parsing import parse_toc_yaml
 
     listed = set(parse_toc_yaml(ROOT / "_toc.yml"))
-    assert {f"pages/{path.stem}" for path in (ROOT / "pages").glob("*.md")} <= listed
+    assert {f"{folder}/{path.stem}" for folder in ("pages", "teaching") for path in (ROOT / folder).glob("*.md")} <= listed
 
 
 def test_notebooks_have_metadata_and_ids():

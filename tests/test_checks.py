@@ -5,6 +5,7 @@ import copy
 import importlib
 import itertools
 import math
+import os
 import pkgutil
 import random
 import re
@@ -25,6 +26,7 @@ from scipy.stats import norm
 from tightbound import Estimate, Problem, checks, exact, laplace, problems
 from tightbound.checks import Check, CheckFailed, Option, Question, Quiz, Wrong
 from tightbound.checks import laplace as laplace_checks
+from tightbound.checks.answers import Answer, collect, decode, encode
 
 EXERCISES = Path(__file__).resolve().parent.parent / "chapters" / "exercises"
 MODULES = {info.name: module for info in pkgutil.iter_modules(checks.__path__)
@@ -37,8 +39,13 @@ QUIZZES = {topic: module.quiz for topic, module in MODULES.items()}
 each_check = pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
 
 
+DEAR = 10  # instances a call: a check that draws fewer has long to compute on each
+
+
 def seeds(check):
-    return range(5 if check.num_instances >= 10 else 2)  # few instances: each is dear
+    """So many calls that the check draws 100 instances; where they are dear two calls, but all with TIGHTBOUND_THOROUGH."""
+    thorough = check.num_instances >= DEAR or os.environ.get("TIGHTBOUND_THOROUGH")
+    return range(math.ceil(100 / check.num_instances) if thorough else 2)
 
 
 def outputs(value):
@@ -116,6 +123,47 @@ def test_a_catalogued_wrong_answer_gets_its_own_diagnosis(check, wrong):
         assert name == wrong.name and wrong.message in message
         fine = [output for k, output in enumerate(check.outputs) if k != wrong.output]
         assert all(output in message for output in fine)  # "mean is right, but ..."
+
+
+@each_check
+def test_answers_written_as_plain_data_get_the_same_diagnosis(check):
+    """Where marks are given, a student's function is in another process than its check."""
+    known = lesson(check, 0)
+
+    def through_data(values):
+        return known.check.judge(known.instances, decode(encode(collect(known.answers(values), known.instances, 60, known.check.probe))))
+
+    mistaken = [[] for _ in check.wrongs]
+    for wrong, values in zip(known.check.wrongs, mistaken):
+        for right, arguments in zip(known.right, known.instances):
+            answer = outputs(right)
+            answer[wrong.output] = wrong.answer(**arguments)
+            values.append(tuple(answer) if len(answer) > 1 else answer[0])
+    for values in (known.right, *mistaken, [None] * 100, ["text"] * 100, [(math.nan, math.inf)] * 100):
+        assert through_data(values) == known.check.diagnose(known.answers(values))
+
+
+@pytest.mark.parametrize("data", [
+    b"", b"{}", b"[[]]", b"[" * 10**5, b"nonsense", b"\xff", b'[["right", "", "", null]]', b'[["", 1, "", null]]', b'[["", "", "", 1]]',
+    b'[["", "", "", [[[2], "AAAA"]]]]', b'[["", "", "", [[[-1, -1], "AAAAAAAAAAA="]]]]', b'[["", "", "", [[[1e0], "AAAAAAAAAAA="]]]]',
+    b'[["", "", "", [[[true], "AAAAAAAAAAA="]]]]', b'[["", "", "", [[[], "?"]]]]', b'[[[], "", "", null]]'])
+def test_what_is_no_answer_is_refused(data):
+    with pytest.raises(ValueError):
+        answers = decode(data)
+        laplace_checks.bic.judge(laplace_checks.bic.instances(0), answers)
+
+
+def test_answers_survive_as_plain_data():
+    odd = torch.tensor([math.nan, math.inf, -math.inf, 0.1, -0.0, 5e-324], dtype=torch.float64)
+    (answer,) = decode(encode([Answer("", "Tensor", (odd, torch.zeros(0, 3, dtype=torch.float64)), "x")]))
+    assert answer.outputs[0].numpy().tobytes() == odd.numpy().tobytes() and answer.outputs[1].shape == (0, 3)
+    assert (answer.fault, answer.kind, answer.changed) == ("", "Tensor", "x")
+
+
+def test_too_few_answers_are_none():
+    instances = laplace_checks.bic.instances(0)
+    with pytest.raises(ValueError, match="19 answers to 20 instances"):
+        laplace_checks.bic.judge(instances, list(collect(laplace_checks.bic.reference, instances, 60))[:19])
 
 
 @each_check

@@ -18,7 +18,8 @@ import nbformat
 import pytest
 from nbgrader.validator import Validator
 
-from tightbound.checks import laplace as check
+from tightbound import checks
+from tightbound.checks import CheckFailed, laplace as check
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "chapters" / "exercises"
@@ -69,7 +70,8 @@ def lesson(tmp_path_factory):
     folder, output = tmp_path_factory.mktemp("handed in"), tmp_path_factory.mktemp("results")
     source = json.loads((SOURCE / "laplace" / "laplace.ipynb").read_text(encoding="utf-8"))
     before = fingerprints(SOURCE)
-    assigned = run("assignments", "--output", output)
+    (output / "class.csv").write_text("student,programme\nada,physics\nben,statistics\n")
+    assigned = run("assignments", "--output", output, "--students", output / "class.csv")
     student_copy = json.loads((output / "release" / "laplace" / "laplace.ipynb").read_text(encoding="utf-8"))
     right = {name: "".join(cell(source, f"{name}-solution")["source"]) for name in POINTS}
 
@@ -79,6 +81,9 @@ def lesson(tmp_path_factory):
         (folder / path).write_text(text, encoding="utf-8")
 
     hand_in("right/laplace.ipynb", answered(student_copy, right))
+    for student, whose in (("ada", "ada"), ("copied", "ben")):
+        version = json.loads((output / "personal" / whose / "laplace.ipynb").read_text(encoding="utf-8"))
+        hand_in(f"{student}/laplace.ipynb", answered(version, right))
 
     half = answered(student_copy, {
         "evidence": right["evidence"],
@@ -119,7 +124,7 @@ def lesson(tmp_path_factory):
     hand_in(".DS_Store", "")
 
     handed_in = fingerprints(folder)
-    graded = run("grade", folder, "--output", output, "--timeout", "5", SECRET_TOKEN="hidden-from-students")
+    graded = run("grade", folder, "--output", output, "--timeout", "10", SECRET_TOKEN="hidden-from-students")
     with open(output / "grades.csv", encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     return SimpleNamespace(
@@ -160,10 +165,98 @@ def test_the_students_copy_stands_alone(lesson):
 
 def test_the_archive_holds_what_a_student_needs(lesson):
     with zipfile.ZipFile(lesson.output / "laplace.zip") as archive:
-        assert sorted(archive.namelist()) == ["laplace/README.txt", "laplace/laplace.ipynb"]
+        names = {Path(name).name for name in archive.namelist()}
+        (wheel,) = (name for name in names if name.endswith(".whl"))
+        assert names == {"README.txt", "laplace.ipynb", "requirements.txt", wheel}
+        assert {str(Path(name).parent) for name in archive.namelist()} == {"laplace"}
         assert json.loads(archive.read("laplace/laplace.ipynb")) == lesson.copy
-        assert "make lab" in archive.read("laplace/README.txt").decode()
+        assert archive.read("laplace/requirements.txt").decode().splitlines() == [f"./{wheel}", "jupyterlab"]
+        readme = archive.read("laplace/README.txt").decode()
+        assert all(word in readme for word in ("pip install -r requirements.txt", "Colab", "JupyterHub", ".whl"))
     assert str(lesson.output / "laplace.zip") in lesson.assigned.stdout
+
+
+PLAIN = """
+import sys, nbformat, nbclient
+notebook = nbformat.read("laplace.ipynb", as_version=4)
+nbclient.NotebookClient(notebook, timeout=120, allow_errors=True).execute()
+nbformat.write(notebook, "done.ipynb")
+"""
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """An environment that has what the package needs, but neither the package nor the book."""
+    folder = tmp_path_factory.mktemp("plain")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    subprocess.run([folder / "bin" / "pip", "uninstall", "--yes", "--quiet", "setuptools"], check=True)  # an old one, not ours
+    place = next(folder.glob("lib/python*/site-packages"))
+    ours = next(path for path in sys.path if path.endswith("site-packages"))
+    (place / "ours.pth").write_text(f"{ours}\n")  # its packages, but not what its own .pth files add: the editable install
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "JUPYTER_PATH", "VIRTUAL_ENV")}
+    return folder / "bin" / "python", {**environment, "PIP_NO_INDEX": "1", "OMP_NUM_THREADS": "1"}
+
+
+def opened(plain, folder):
+    """Runs laplace.ipynb of the folder in the plain environment; gives its cells by name."""
+    python, environment = plain
+    subprocess.run([python, "-c", PLAIN], cwd=folder, env=environment, check=True)
+    done = nbformat.read(folder / "done.ipynb", as_version=4)
+    return {c.metadata.get("nbgrader", {}).get("grade_id", c.id): c for c in done.cells}
+
+
+def said(cell):
+    return "".join(output.get("text", "") or output.get("evalue", "") for output in cell.outputs)
+
+
+def test_the_archive_works_where_the_package_is_missing(lesson, plain, tmp_path):
+    with zipfile.ZipFile(lesson.output / "laplace.zip") as archive:
+        archive.extractall(tmp_path)
+    right = {name: "".join(cell(lesson.source, f"{name}-solution")["source"]) for name in POINTS}
+    notebook = answered(lesson.copy, right)
+    notebook["cells"].append({**extra("import tightbound; print(tightbound.__file__)"), "id": "where"})
+    (tmp_path / "laplace" / "laplace.ipynb").write_text(json.dumps(notebook))
+    cells = opened(plain, tmp_path / "laplace")
+    assert all(said(cells[f"{name}-test"]).startswith("✓") for name in POINTS)
+    assert said(cells["where"]).startswith(str(plain[0].parent.parent))
+
+
+def test_without_its_archive_a_copy_says_what_is_missing(lesson, plain, tmp_path):
+    subprocess.run([plain[0], "-m", "pip", "uninstall", "--yes", "--quiet", "tightbound"], env=plain[1], check=True)
+    (tmp_path / "laplace.ipynb").write_text(json.dumps(lesson.copy))
+    assert "put tightbound-….whl, from the archive" in said(opened(plain, tmp_path)["colab"])
+
+
+# A version for each student -------------------------------------------------------------------------------------
+
+def test_each_students_version_draws_its_own_data(lesson):
+    ada, ben = (json.loads((lesson.output / "personal" / name / "laplace.ipynb").read_text()) for name in ("ada", "ben"))
+    assert [a == b for a, b in zip(ada["cells"], ben["cells"])].count(False) == 1
+    drawn = []
+    try:
+        for notebook in (ada, ben, ada):
+            exec("".join(cell(notebook, "imports")["source"]), {})
+            drawn.append([])
+            with pytest.raises(CheckFailed):
+                check.evidence(lambda energy, hessian: drawn[-1].append(float(energy)) or 0.0)
+    finally:
+        checks.personal(None)
+    assert drawn[0] == drawn[2] != drawn[1] and len(drawn[0]) == 20
+
+
+def test_a_version_is_marked_like_any_other_and_tells_whose_it_was(lesson):
+    assert lesson.marks["ada"]["remark"] == "" and lesson.marks["ada"]["score"] == "14"
+    assert lesson.marks["copied"]["remark"] == "made from the version of ben" and lesson.marks["copied"]["score"] == "14"
+
+
+@pytest.mark.parametrize(("text", "word"), {
+    "student\n": "names no students", "": "names no students", "ada\nada\n": "names 'ada' twice",
+    "../ada\n": "cannot be a folder's name", None: "There is no file"}.items())
+def test_a_bad_list_of_students_is_named(tmp_path, text, word):
+    path = tmp_path / "class.csv"
+    if text is not None:
+        path.write_text(text)
+    assert word in refusal("assignments", "--output", tmp_path, "--students", path)
 
 
 def test_sources_and_submissions_stay_as_they_are(lesson):
@@ -211,15 +304,21 @@ def test_tampering_with_tests_has_no_effect(lesson):
 def test_a_loop_that_never_ends_costs_its_own_points_only(lesson):
     row = lesson.marks["never-ending"]
     assert points(row) == {**POINTS, "coin": 0, "predictive": 0}
-    late = "timed out after 5 seconds"
+    late = "timed out after 10 seconds"
     assert row["remark"] == f"coin-solution {late}; predictive-test {late}"
+
+
+def test_a_cell_that_ends_the_kernel_costs_its_own_points_only(lesson):
+    row = lesson.marks["dead"]
+    assert points(row) == {**POINTS, "bic": 0}
+    assert row["remark"] == "bic-solution ended the kernel, and was left out"
 
 
 @pytest.mark.parametrize(("student", "reason"), {
     "not JSON": "not a notebook: .*JSON", "half a file": "not a notebook: .*JSON", "JSON": "not a notebook: ",
     "nothing": "not a notebook: the file is empty", "other": "not this assignment: ",
     "misnamed": r"no laplace\.ipynb in the folder, which holds laplace \(1\)\.ipynb",
-    "=1+1": "not a safe name", "dead": "the kernel died",
+    "=1+1": "not a safe name",
 }.items())
 def test_what_cannot_be_marked_is_listed_with_its_reason(lesson, student, reason):
     row = lesson.marks[student]
@@ -235,8 +334,8 @@ def test_what_is_handed_in_twice_is_listed_twice(lesson):
 
 def test_the_run_says_what_it_does_and_where_things_are(lesson):
     said = lesson.graded.stdout
-    assert "without a sandbox" in said.splitlines()[0]
-    assert "5 of 15 submissions are marked" in said and "Ignored, being no notebooks: read me.txt\n" in said
+    assert re.match("Each submission runs in a sandbox|WARNING: there is no sandbox here", said)
+    assert "8 of 17 submissions are marked" in said and "Ignored, being no notebooks: read me.txt\n" in said
     assert str(lesson.output / "grades.csv") in said and str(lesson.output / "feedback") in said
     assert re.search(r"^tampered +laplace +13 of 14 \(", said, re.M) and "Traceback" not in said
     assert lesson.graded.stderr == ""

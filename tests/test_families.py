@@ -47,6 +47,34 @@ def test_shapes_density_and_repeatability(make):
     assert torch.allclose(log_q, torchs_own(q).log_prob(z), atol=1e-9)
 
 
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3)], ids=["one", "five", "two by three"])
+@pytest.mark.parametrize("d", [1, 2, 7])
+def test_a_triangular_matrix_is_the_one_written_entry_by_entry(shape, d):
+    """Its values, and the gradients that come back through it; and what is below its diagonal is what was put there."""
+    stream = torch.Generator().manual_seed(d)
+    diagonal, below, weights = (torch.randn(*shape, *size, generator=stream, dtype=torch.float64)
+                                for size in ((d,), (d * (d - 1) // 2,), (d, d)))
+    diagonal.requires_grad_(), below.requires_grad_()
+    rows, columns = torch.tril_indices(d, d, -1)
+    plain = torch.diag_embed(diagonal)
+    plain[..., rows, columns] = below
+    found = families.triangular(diagonal, below)
+    assert torch.equal(found, plain) and torch.equal(families.below_diagonal(found), below)
+    for a, b in zip(*(torch.autograd.grad((weights * L).sum(), (diagonal, below)) for L in (found, plain))):
+        assert torch.equal(a, b)
+
+
+def test_the_full_family_knows_its_determinant():
+    """The same log det L, and the same gradient, as from the diagonal of L."""
+    family = stirred(lambda: families.Full(4))
+    q = family()
+    wanted = q.scale_tril.diagonal().log().sum()
+    assert torch.allclose(q.log_det_scale, wanted, rtol=1e-14) and torch.allclose(q.log_det_covariance, 2 * wanted, rtol=1e-14)
+    assert torch.allclose(torch.autograd.grad(q.log_det_scale, family.log_diagonal)[0], torch.ones(4).double())
+    other = q.expand((3,))
+    assert torch.allclose(other.log_det_scale, wanted, rtol=1e-14)
+
+
 @each_family
 @pytest.mark.parametrize("seed", range(3))
 def test_samples_have_the_moments_that_they_say(make, seed):

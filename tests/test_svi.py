@@ -365,10 +365,12 @@ def test_a_minibatch_of_documents_gives_an_unbiased_target(seed):
 
 
 def test_completion_word_by_word():
-    C, hidden, words = corpus(6), corpus(6, seed=1), 1 + corpus(seed=2)[:3]
-    gamma = svi._local(C, svi.exp_expected_log(words), 0.1)
+    C, hidden, words = corpus(20), corpus(20, seed=1), 1 + corpus(seed=2)[:3]
+    parts = [C[first:first + svi.DOCUMENTS] for first in range(0, 20, svi.DOCUMENTS)]  # each settles by itself
+    gamma = torch.cat([svi._local(part, svi.exp_expected_log(words), 0.1) for part in parts])
+    assert len(parts) > 1
     total = sum(float(hidden[d, v]) * math.log(sum(float(gamma[d, k] / gamma[d].sum() * words[k, v] / words[k].sum()) for k in range(3)))
-                for d in range(6) for v in range(40))
+                for d in range(20) for v in range(40))
     assert float(svi.completion(C, hidden, words)) == pytest.approx(total / float(hidden.sum()), rel=1e-9)
     assert float(svi.completion(C, C, torch.full((3, 40), 2.0).double())) == pytest.approx(-math.log(40))
 

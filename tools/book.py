@@ -27,7 +27,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ("src", "requirements.txt")  # what results depend on, besides the cells themselves
-PAGES = ("_config.yml", "_toc.yml", "index.ipynb", "pages", "chapters", "references.bib", "assets",
+PAGES = ("_config.yml", "_toc.yml", "index.ipynb", "pages", "chapters", "teaching", "references.bib", "assets/static",
+         "assets/templates",
          "tools/book.py", "tools/book_extension.py")
 WORKERS, CELL_SECONDS = 2, 600
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
@@ -41,8 +42,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Builds the book, and opens it.")
     parser.add_argument("--no-open", action="store_true", help="do not open the book in a browser")
     options = parser.parse_args(arguments)
-    try:
+    with troubles_told():
         print(build(ROOT))
+    show(ROOT / "_build/html/index.html", open_it=not options.no_open)
+
+
+@contextmanager
+def troubles_told():
+    """Ends the run with a sentence for what went wrong."""
+    try:
+        yield
     except Trouble as trouble:
         sys.exit(f"\n{trouble}")
     except ModuleNotFoundError as error:
@@ -51,7 +60,6 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"\n{explain(error, ROOT)}")
     except KeyboardInterrupt:
         sys.exit("\nStopped. What was executed is kept: the same command goes on from there.")
-    show(ROOT / "_build/html/index.html", open_it=not options.no_open)
 
 
 def build(root: Path) -> str:
@@ -63,7 +71,7 @@ def build(root: Path) -> str:
         if read(html / ".fingerprint") == state:
             return "The book is up to date."
         executed = execute(root)
-        make_pages(root, state)
+        make_pages(root, html, state)
         pages = sum(1 for _ in html.rglob("*.html"))
     return f"The book: {pages} pages in {time.perf_counter() - began:.0f} s, notebooks executed: {executed}."
 
@@ -211,8 +219,11 @@ def reason(error: Exception) -> str:
 
 # ---- the pages ---------------------------------------------------------------------------------------------
 
-def make_pages(root: Path, state: str) -> None:
-    """Has Jupyter Book make all pages anew, and puts them into _build/html once they are complete.
+def make_pages(root: Path, html: Path, state: str, toc: str = "_toc.yml", **settings) -> None:
+    """Has Jupyter Book make all pages of the contents anew, and puts them into `html` once they are complete.
+
+    Args:
+        settings: of Sphinx, in place of those of _config.yml.
 
     Raises:
         Trouble: with the warnings, if there are any.
@@ -220,14 +231,14 @@ def make_pages(root: Path, state: str) -> None:
     from jupyter_book.sphinx import build_sphinx
     from yaml import YAMLError
 
-    work, html = root / "_build/pages", root / "_build/html"
+    work = html.with_name("pages" if html.name == "html" else f"{html.name}-pages")
     shutil.rmtree(work, ignore_errors=True)
     said = io.StringIO()
     try:
         with working_in(root), redirect_stdout(io.StringIO()), redirect_stderr(said):
             failed = build_sphinx(root, work / "html", noconfig=True, path_config=root / "_config.yml",
                                   warningiserror=True, keep_going=True, quiet=True,
-                                  confoverrides={"external_toc_path": "_toc.yml", "latex_individualpages": False})
+                                  confoverrides={"external_toc_path": toc, "latex_individualpages": False} | settings)
     except YAMLError as error:
         raise Trouble(f"_config.yml cannot be read: {error}") from None
     if isinstance(failed, (OSError, KeyboardInterrupt)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -47,10 +48,15 @@ class Gaussian(MultivariateNormal):
             offset = torch.einsum("rij,...rj->...ri", L, eps)
         else:
             offset = (L @ eps.unsqueeze(-1)).squeeze(-1)
-        return self.loc + offset, _log_standard_normal(eps) - L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return self.loc + offset, _log_standard_normal(eps) - self.log_det_scale
 
     noise_dim = property(lambda self: self.event_shape[0])
-    log_det_covariance = property(lambda self: 2 * self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1))
+    log_det_covariance = property(lambda self: 2 * self.log_det_scale)
+
+    @cached_property
+    def log_det_scale(self) -> Tensor:
+        """log det L. Who holds L by the logarithms of its diagonal may set it, and spare their gradient a way through L."""
+        return self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
 class DiagonalGaussian(Independent):

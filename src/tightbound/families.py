@@ -17,6 +17,7 @@ Jaakkola & Jordan (1998) for mixtures.
 from __future__ import annotations
 
 import copy
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +91,9 @@ class Full(nn.Module):
 
     def forward(self) -> Gaussian:
         L = _cholesky(self.log_diagonal, self.below)
-        return Gaussian(self.loc, scale_tril=L, validate_args=False)
+        q = Gaussian(self.loc, scale_tril=L, validate_args=False)
+        q.log_det_scale = self.log_diagonal.sum(-1)
+        return q
 
 
 class Mixture(nn.Module):
@@ -161,7 +164,30 @@ def _location(dim: int, loc: Tensor | None) -> Tensor:
 
 def _cholesky(log_diagonal: Tensor, below: Tensor) -> Tensor:
     """L (..., d, d) from the logarithms of its diagonal (..., d) and what stands below it, row by row."""
-    rows, columns = torch.tril_indices(log_diagonal.shape[-1], log_diagonal.shape[-1], -1, device=below.device)
-    L = torch.diag_embed(log_diagonal.exp())
-    L[..., rows, columns] = below
-    return L
+    return triangular(log_diagonal.exp(), below)
+
+
+def triangular(diagonal: Tensor, below: Tensor) -> Tensor:
+    """The lower triangular matrix (..., d, d) with this diagonal (..., d), and (..., d (d - 1)/2) below it, row by row."""
+    d, values = diagonal.shape[-1], torch.cat([diagonal, below], -1)
+    flat = values.new_zeros(*values.shape[:-1], d * d)  # of many matrices, one scatter writes all in half the time of L[..., i, j] = below
+    return flat.scatter_(-1, _places(d, values.device).expand(values.shape), values).unflatten(-1, (d, d))
+
+
+def below_diagonal(matrix: Tensor) -> Tensor:
+    """What stands below the diagonal of a matrix (..., d, d), row by row: (..., d (d - 1)/2)."""
+    d = matrix.shape[-1]
+    return matrix.flatten(-2).index_select(-1, _places(d, matrix.device)[d:])
+
+
+def _places(dim: int, device: torch.device) -> Tensor:
+    """Where they stand in the matrix, its rows laid end to end: the diagonal, then what is below it."""
+    return (_flat if torch.compiler.is_compiling() else _kept)(dim, device)  # a compiler looks through no cache, and warns
+
+
+def _flat(dim: int, device: torch.device) -> Tensor:
+    rows, columns = torch.tril_indices(dim, dim, -1, device=device)
+    return torch.cat([torch.arange(dim, device=device) * (dim + 1), rows * dim + columns])
+
+
+_kept = lru_cache(maxsize=64)(_flat)

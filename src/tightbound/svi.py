@@ -44,7 +44,8 @@ LOOKS = 20         # between two tests whether q still drifts
 STATIONARY = 1.1   # R-hat below which it does not
 PAIRED = 2_000     # samples on which two members of a family are compared
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # of Adam
-DOCUMENTS = 32     # at once
+DOCUMENTS = 16     # at once
+AT_ONCE = 500      # fresh samples of q: what they need stays in the processor's cache
 LONGEST = 0.5      # standard deviations that q moves in one natural step
 UNROLLED = 5       # steps in one compiled graph
 
@@ -370,17 +371,14 @@ class NaturalGradient:
 
     def _full(self, slope: Tensor, slope_log_diagonal: Tensor, slope_below: Tensor, rho: float) -> None:
         member, L = self.member, self.member().scale_tril
-        rows, columns = torch.tril_indices(L.shape[-1], L.shape[-1], -1, device=L.device)
-        G = torch.diag_embed(slope_log_diagonal / L.diagonal(dim1=-2, dim2=-1))
-        G[..., rows, columns] = slope_below
-        u = (L.mT @ slope.unsqueeze(-1)).squeeze(-1)
-        A = (L.mT @ G).tril()
+        G = families.triangular(slope_log_diagonal / L.diagonal(dim1=-2, dim2=-1), slope_below)
+        u, A = (L.mT @ slope.unsqueeze(-1)).squeeze(-1), (L.mT @ G).tril()
         A.diagonal(dim1=-2, dim2=-1).mul_(0.5)
         rho = _shortened(rho, u.square().sum(-1) + A.square().sum((-2, -1))).unsqueeze(-1)
         member.loc += rho * (L @ u.unsqueeze(-1)).squeeze(-1)
-        L = L + rho.unsqueeze(-1) * (L @ A)
+        L = torch.addcmul(L, rho.unsqueeze(-1), L @ A)
         member.log_diagonal.copy_(L.diagonal(dim1=-2, dim2=-1).log())
-        member.below.copy_(L[..., rows, columns])
+        member.below.copy_(families.below_diagonal(L))
 
 
 def _shortened(rho: float, squared: Tensor) -> Tensor:
@@ -404,8 +402,11 @@ def _gain(problem: Problem, member: nn.Module, before: list[Tensor], after: list
 def _judged(problem: Problem, member: nn.Module, num_fresh: int, stream: torch.Generator) -> tuple[Distribution, Estimate, dict]:
     """The best replicate, its bound on fresh samples, and what can be said of all."""
     def fresh() -> Tensor:
-        z, log_q = q.rsample_and_log_prob((num_fresh,), generator=stream)
-        return (problem.log_joint(z) - log_q).reshape(num_fresh, -1)
+        drawn = []
+        for part in torch.arange(num_fresh).split(AT_ONCE):
+            z, log_q = q.rsample_and_log_prob(part.shape, generator=stream)
+            drawn.append(problem.log_joint(z) - log_q)
+        return torch.cat(drawn).reshape(num_fresh, -1)
 
     member.requires_grad_(False)
     with torch.no_grad():
@@ -550,21 +551,25 @@ def completion(observed: Tensor, hidden: Tensor, words: Tensor, *, concentration
 
     Source: Hoffman et al. (2013), section 4; Wallach, Murray, Salakhutdinov & Mimno (2009).
     """
-    present = observed.sum(0) > 0
-    gamma = _local(observed[:, present], exp_expected_log(words)[..., present], concentration)
+    gamma = torch.cat([_local(part, B, concentration) for part, B, _ in _parts(observed, exp_expected_log(words))], -2)
     shares, topics = (v / v.sum(-1, keepdim=True) for v in (gamma, words))
     return torch.special.xlogy(hidden, shares @ topics).sum((-2, -1)) / hidden.sum()
 
 
 def _added(C: Tensor, words: Tensor, alpha: float) -> Tensor:
     """sum_d C_dv q(topic k | word v of d): what these documents (b, V) add to the topics, (..., K, V)."""
-    found, B = torch.zeros_like(words), exp_expected_log(words)
-    for part in C.split(DOCUMENTS):
-        present = part.sum(0) > 0      # most words stand in none of a few documents
-        part, here = part[:, present], B[..., present]
-        T = exp_expected_log(_local(part, here, alpha))
-        found[..., present] += here * (T.mT @ (part / (T @ here)))
+    found = torch.zeros_like(words)
+    for part, B, present in _parts(C, exp_expected_log(words)):
+        T = exp_expected_log(_local(part, B, alpha))
+        found[..., present] += B * (T.mT @ (part / (T @ B)))
     return found
+
+
+def _parts(C: Tensor, B: Tensor):
+    """A few documents (b, V) at a time, and of B (..., K, V) only their words: most words stand in none of a few documents."""
+    for part in C.split(DOCUMENTS):
+        present = part.sum(0) > 0
+        yield part[:, present], B[..., present], present
 
 
 def _local(C: Tensor, B: Tensor, alpha: float) -> Tensor:

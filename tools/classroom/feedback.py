@@ -7,12 +7,25 @@ import os
 import re
 from pathlib import Path
 
+from jinja2 import pass_context
+from nbconvert.exporters import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
 from classroom.files import replace
 
 HEAD = """\
 <style>pre { white-space: pre-wrap; } summary { display: list-item; }</style>
 <script>MathJax = {tex: {inlineMath: [["$", "$"], ["\\\\(", "\\\\)"]]}}</script>
 <script defer src="mathjax.js"></script>"""
+
+
+class Exporter(HTMLExporter):
+    """Draws a page of feedback; HTML that a student wrote into a text is shown as it was written, and runs no script."""
+
+    @pass_context
+    def markdown2html(self, context, source):
+        attachments = context.get("cell", {}).get("attachments", {})
+        return MarkdownWithMath(renderer=IPythonRenderer(escape=True, attachments=attachments)).render(source)
 
 
 def offline(page: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -21,6 +22,11 @@ def find_topics(name: str | None) -> list[str]:
     if name is not None and name not in topics:
         raise Trouble(f"There is no assignment {name!r}: choose one of {', '.join(topics)}.")
     return topics if name is None else [name]
+
+
+def is_safe(student: str) -> bool:
+    """Whether the name can be that of a folder, here and elsewhere."""
+    return len(student) <= 100 and re.fullmatch(r"\w([\w .@'-]*[\w@'-])?", student) is not None
 
 
 def read_notebook(path: Path):

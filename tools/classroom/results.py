@@ -1,11 +1,13 @@
-"""What a marking run found: the table of marks, and a report on the screen."""
+"""What a marking run found: the tables of marks and of diagnoses, and a report on the screen."""
 
 from __future__ import annotations
 
 import csv
 import io
+import statistics
 from pathlib import Path
 
+from classroom.judge import RIGHT
 from classroom.submissions import Submission
 
 
@@ -14,11 +16,23 @@ def table_of(submissions: list[Submission]) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["student", "assignment", "score", "max_score", *(f"{topic}.{name.removesuffix('-test')}"
-                    for topic, name in exercises), "status", "remark"])
+                    for topic, name in exercises), "status", "remark", "seconds"])
     for s in submissions:
         points = [(s.scores or {}).get(name) if topic == s.assignment else None for topic, name in exercises]
         writer.writerow([s.student, s.assignment, number(s.score), number(s.max_score), *map(number, points),
-                         "not marked" if s.scores is None else "marked", s.remark])
+                         "not marked" if s.scores is None else "marked", s.remark, number(s.seconds)])
+    return text.getvalue()
+
+
+def diagnoses_table(submissions: list[Submission]) -> str:
+    """One row for each exercise of each submission that is marked: what the judge found."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["student", "assignment", "exercise", "passed", "diagnosis"])
+    for s in submissions:
+        for name, diagnosis in s.diagnoses.items() if s.scores is not None else ():
+            writer.writerow([s.student, s.assignment, name.removesuffix("-test"),
+                             "yes" if diagnosis == RIGHT else "no", diagnosis])
     return text.getvalue()
 
 
@@ -31,7 +45,7 @@ def shown(submission: Submission) -> str:
     return marks + (f" ({submission.remark})" if submission.remark else "")
 
 
-def report(submissions: list[Submission], ignored: list[str], output: Path) -> None:
+def report(submissions: list[Submission], ignored: list[str], output: Path, run: int, wall: float) -> None:
     rows = [("student", "assignment", "marks")] + [(s.student, s.assignment, shown(s)) for s in submissions]
     width = [max(len(row[i]) for row in rows) for i in (0, 1)]
     print()
@@ -40,5 +54,12 @@ def report(submissions: list[Submission], ignored: list[str], output: Path) -> N
     print()
     if ignored:
         print(f"Ignored, being no notebooks: {', '.join(ignored)}")
-    print(f"{sum(s.scores is not None for s in submissions)} of {len(submissions)} submissions are marked.\n"
-          f"Marks:    {output / 'grades.csv'}\nFeedback: {output / 'feedback'}/<student>/<topic>.html")
+    print(f"{sum(s.scores is not None for s in submissions)} of {len(submissions)} submissions are marked, "
+          f"{run} of them run now, in {wall:.0f} seconds.")
+    times = [s.seconds for s in submissions if s.seconds is not None]
+    if times:
+        print(f"Seconds for a submission: {statistics.median(times):.1f} (median), {max(times):.1f} (most).")
+    print(f"Marks:          {output / 'grades.csv'}\n"
+          f"Feedback:       {output / 'feedback'}/<student>/<topic>.html\n"
+          f"Diagnoses:      {output / 'diagnoses.csv'}\n"
+          f"Misconceptions: {output / 'misconceptions.html'}")

@@ -3,8 +3,8 @@
 One module a topic holds its checks and its quiz: `from tightbound.checks import laplace`.
 """
 
-from tightbound.checks.check import Check, CheckFailed, Wrong
+from tightbound.checks.check import Check, CheckFailed, Wrong, personal
 from tightbound.checks.diary import Progress, progress
 from tightbound.checks.quiz import Option, Question, Quiz
 
-__all__ = ["Check", "CheckFailed", "Option", "Progress", "Question", "Quiz", "Wrong", "progress"]
+__all__ = ["Check", "CheckFailed", "Option", "Progress", "Question", "Quiz", "Wrong", "personal", "progress"]

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import copy
 import html
-import inspect
 import random
-import signal
-import threading
-import time
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
 import torch
 from torch import Tensor
 
+from tightbound.checks.answers import Answer, collect, to_outputs
 from tightbound.checks.diary import record
-from tightbound.estimate import Estimate
-
 
 SUMMARY = '<summary style="display: list-item; cursor: pointer">'  # JupyterLab takes the triangle away
+
+
+_student: str | None = None
+
+
+def personal(student: str | None) -> None:
+    """From now on all checks draw their instances from this name, the same ones every time; None makes them fresh again.
+
+    A teacher hands out versions that call this, so that what a check shows differs from student to student.
+    """
+    global _student
+    if student is not None and not (isinstance(student, str) and student.strip()):
+        raise ValueError(f"expected a student's name, got {student!r}")
+    _student = student
 
 
 class CheckFailed(AssertionError):
@@ -65,6 +72,12 @@ class Check:
         when_nan: what to say besides where the answer is NaN.
     """
 
+    probe: Callable | None = None
+    """What else to try with a student's function, where its values alone do not show all; see `answers.collect`.
+
+    It runs where the student's code does, so it must not know what is right. A check that has one overrides `judge`.
+    """
+
     def __init__(self, name: str, *, draw: Callable[[random.Random], dict], reference: Callable, outputs: Sequence[str],
                  wrongs: Sequence[Wrong], hints: Sequence[str], num_instances: int = 20, tolerance: float = 1e-6,
                  seconds: float = 20.0, when_nan: str = ""):
@@ -72,72 +85,92 @@ class Check:
         self.wrongs, self.hints, self.num_instances = tuple(wrongs), Hints(name, tuple(hints)), num_instances
         self.tolerance, self.seconds, self.when_nan = tolerance, seconds, when_nan
 
-    def __call__(self, function: Callable, *, seed: int | None = None) -> None:
+    def __call__(self, function: Callable, *, seed: int | str | None = None) -> None:
         """Prints that `function` is right, or raises.
 
         Raises:
             CheckFailed: with the diagnosis.
         """
+        if seed is None and _student is not None:
+            seed = f"{_student}, {self.topic}, {self.name}"
         found = self.diagnose(function, seed=seed)
         record(self.topic, self.name, found[0] if found else "passed")
         if found is not None:
-            raise CheckFailed(f"{self.name}: {found[1]}\nStuck? The `hints` of this check open one by one.")
-        print(f"✓ {self.name}: right, on {self.num_instances} fresh instances")
+            raise CheckFailed(self.verdict(found))
+        print(self.verdict(found))
 
     @property
     def topic(self) -> str:
         """The chapter: the name of the module that draws its instances."""
         return self.draw.__module__.rpartition(".")[2]
 
-    def diagnose(self, function: Callable, *, seed: int | None = None) -> tuple[str, str] | None:
+    def diagnose(self, function: Callable, *, seed: int | str | None = None) -> tuple[str, str] | None:
         """None when `function` is right, else the name of what is wrong and the message for the student."""
-        if not callable(function):
-            return "not a function", f"expected a function, got {type(function).__name__}"
+        instances = self.instances(seed)
+        return self.judge(instances, collect(function, instances, self.seconds, self.probe))
+
+    def instances(self, seed: int | str | None = None) -> list[dict]:
+        """The arguments of fresh instances."""
         stream = random.Random(seed)
-        instances = [self.draw(stream) for _ in range(self.num_instances)]
-        right = [_outputs(self.reference(**arguments)) for arguments in instances]
-        got, fault, end = [], None, time.monotonic() + self.seconds
-        for arguments, expected in zip(instances, right):
-            given = copy.deepcopy(arguments)
-            if not _accepts(function, given):
-                return "arguments", f"keep the names of the arguments: your function is called with {', '.join(given)}"
-            try:
-                with _time_limit(end - time.monotonic()):
-                    value = function(**given)
-            except NotImplementedError:
-                return "not written", "not written yet: replace `raise NotImplementedError()` by your answer"
-            except _OutOfTime:
-                return "too slow", (f"your function had not finished after {self.seconds:g} seconds: "
-                                    "is there a loop that never ends?")
-            except (Exception, SystemExit) as error:
-                return "raised", (f"your function raised {type(error).__name__}: {error}\n"
-                                  f"on this instance: {_describe(arguments)}")
-            problem = self._malformed(value, expected) or _changed(arguments, given)
+        return [self.draw(stream) for _ in range(self.num_instances)]
+
+    def verdict(self, found: tuple[str, str] | None) -> str:
+        """What a student is told of a diagnosis."""
+        if found is None:
+            kind = "fresh instances" if _student is None else f"instances that belong to {_student}"
+            return f"✓ {self.name}: right, on {self.num_instances} {kind}"
+        return f"{self.name}: {found[1]}\nStuck? The `hints` of this check open one by one."
+
+    def judge(self, instances: list[dict], answers: Iterable[Answer]) -> tuple[str, str] | None:
+        """What `diagnose` returns, of a function that gave these answers to these instances.
+
+        Raises:
+            ValueError: for fewer answers than instances where the last of them has no fault.
+        """
+        right = [to_outputs(self.reference(**arguments)) for arguments in instances]
+        got, fault = [], None
+        for arguments, expected, answer in zip(instances, right, answers):
+            if answer.fault:
+                return answer.fault, self._excuse(answer, arguments)
+            problem = self._malformed(answer, expected)
             if problem:
                 problem = problem[0], f"{problem[1]}\non this instance: {_describe(arguments)}"
                 if problem[0] not in ("shape", "NaN"):  # of those two the catalogue may know more
                     return fault or problem
             fault = fault or problem
-            got.append(_outputs(value))
+            got.append(answer.outputs)
+        if len(got) < len(instances):
+            raise ValueError(f"{len(got)} answers to {len(instances)} instances")
         bad = [k for k in range(len(self.outputs)) if not all(self._close(g[k], r[k]) for g, r in zip(got, right))]
         return self._explain(bad, instances, got, right, fault) if bad else fault
 
-    def _malformed(self, value, expected: list[Tensor]) -> tuple[str, str] | None:
-        if value is None:
+    def _excuse(self, answer: Answer, arguments: dict) -> str:
+        return {
+            "not a function": f"expected a function, got {answer.kind}",
+            "arguments": f"keep the names of the arguments: your function is called with {', '.join(arguments)}",
+            "not written": "not written yet: replace `raise NotImplementedError()` by your answer",
+            "too slow": (f"your function had not finished after {self.seconds:g} seconds: "
+                         "is there a loop that never ends?"),
+            "raised": f"your function raised {answer.kind}\non this instance: {_describe(arguments)}",
+        }[answer.fault]
+
+    def _malformed(self, answer: Answer, expected: list[Tensor]) -> tuple[str, str] | None:
+        if answer.kind == "NoneType":
             return "returned nothing", "your function returns None: does it end in a `return`?"
-        try:
-            outputs = _outputs(value)
-        except (TypeError, ValueError, RuntimeError, OverflowError):
-            return "not a number", f"expected real numbers or tensors of them, got {_kind(value)}"
-        if len(outputs) != len(expected):
+        if answer.outputs is None:
+            return "not a number", f"expected real numbers or tensors of them, got {answer.kind}"
+        if len(answer.outputs) != len(expected):
             return "number of outputs", (f"expected {len(expected)} output(s) ({', '.join(self.outputs)}), "
-                                         f"got {len(outputs)}")
-        for name, output, wanted in zip(self.outputs, outputs, expected):
+                                         f"got {len(answer.outputs)}")
+        for name, output, wanted in zip(self.outputs, answer.outputs, expected):
             if output.numel() != wanted.numel() or (wanted.ndim and output.squeeze().shape != wanted.squeeze().shape):
                 return "shape", f"{name} should have shape {tuple(wanted.shape)}, got {tuple(output.shape)}"
             if bool(torch.isnan(output).any()):
                 return "NaN", (f"{name} {_are(name)} NaN: 0/0 or 0 times infinity, a logarithm or a root of a negative "
                                f"number, or an exponential that became infinite? {self.when_nan}").strip()
+        if answer.changed:
+            return "changed its arguments", (f"your function changes its argument {answer.changed} in place: "
+                                             "compute with a new tensor, or with a clone of it")
         return None
 
     def _explain(self, bad: list[int], instances, got, right, fault) -> tuple[str, str]:
@@ -165,7 +198,7 @@ class Check:
 
     def _agrees(self, wrong: Wrong, arguments: dict, answer: Tensor) -> bool:
         try:
-            value = _outputs(wrong.answer(**arguments))[0]
+            value = to_outputs(wrong.answer(**arguments))[0]
         except (ArithmeticError, ValueError, RuntimeError):
             return False
         if answer.numel() == value.numel():
@@ -208,42 +241,6 @@ class Hints:
         return page
 
 
-def _accepts(function: Callable, arguments: dict) -> bool:
-    """Whether `function` can be called with arguments of these names."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some built-in functions have none
-        return True
-    try:
-        signature.bind(**arguments)
-    except TypeError:
-        return False
-    return True
-
-
-def _outputs(value) -> list[Tensor]:
-    values = value if isinstance(value, (tuple, list)) else [value]
-    values = [float(v) if isinstance(v, Estimate) else v for v in values]
-    if any(torch.as_tensor(v).is_complex() for v in values):
-        raise TypeError("complex numbers")
-    return [torch.as_tensor(v, dtype=torch.float64, device="cpu").detach() for v in values]
-
-
-def _kind(value) -> str:
-    if isinstance(value, (tuple, list)):
-        return f"a {type(value).__name__} of {', '.join(type(v).__name__ for v in value)}"
-    return type(value).__name__
-
-
-def _changed(before: dict, after: dict) -> tuple[str, str] | None:
-    """Whether the function changed a tensor that it was given, which would surprise whoever calls it."""
-    for name, value in before.items():
-        if isinstance(value, Tensor) and not torch.equal(value, after[name]):
-            return "changed its arguments", (f"your function changes its argument {name} in place: "
-                                             "compute with a new tensor, or with a clone of it")
-    return None
-
-
 def _are(*names: str) -> str:
     plural = len(names) > 1 or (names[0].endswith("s") and not names[0].endswith(("ss", "is")))
     return "are" if plural else "is"
@@ -266,26 +263,3 @@ def _listed(value) -> str:
         first = ", ".join(f"{float(v):.6g}" for v in value[:5])
         return f"[{first}, ..., {float(value[-1]):.6g}] ({len(value)} numbers)"
     return _short(value)
-
-
-class _OutOfTime(BaseException):
-    """No `Exception`, so that a student's `except Exception` does not catch it."""
-
-
-@contextmanager
-def _time_limit(seconds: float):
-    """Interrupts what runs inside after `seconds`, where the system can (a main thread, with signals)."""
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ring(*_):
-        raise _OutOfTime
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))  # 0 would mean no limit
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

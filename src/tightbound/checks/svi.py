@@ -305,9 +305,10 @@ hoffman = Check(
 # 6. Project: a fit that knows when it is done -----------------------------------------------------------------------------
 
 def _draw_project(stream):
-    mean, sd = _vector(stream, 2, 1.5).clamp(-3.5, 3.5), torch.tensor([stream.uniform(0.4, 1.6) for _ in range(2)], dtype=torch.float64)
+    mean, sd = _vector(stream, 2, 1.0).clamp(-2, 2), torch.tensor([stream.uniform(0.6, 1.6) for _ in range(2)], dtype=torch.float64)
     steep = torch.tensor([stream.choice([0.5, 1.5]) for _ in range(2)], dtype=torch.float64)
-    return {"log_joint": _TwoPieces(mean, sd, steep, stream.choice([-1, 1]) * stream.uniform(0.35, 0.45))}
+    sign = 1 if steep[0] == steep[1] else -1  # the other sign would pull the posterior's mean back to that of the best q
+    return {"log_joint": _TwoPieces(mean, sd, steep, sign * stream.uniform(0.35, 0.45))}
 
 
 class _TwoPieces:

@@ -95,45 +95,59 @@ def _sample(mean, log_variance, eps):
             -0.5 * (eps**2 + log_variance + LOG_2PI).sum(-1))
 
 
+def _gradients(function, mean, log_variance, eps):
+    """Whether two calls give the same samples, whether these have gradients, and these in the mean and the log variance."""
+    inputs = [mean.clone().requires_grad_(), log_variance.clone().requires_grad_()]
+    try:
+        first, second = (torch.as_tensor(function(mean=mean, log_variance=log_variance, eps=eps)[0]) for _ in range(2))
+        same = torch.equal(first, second)
+    except Exception:  # what is wrong with the values has been said already
+        same = True
+    try:
+        z = torch.as_tensor(function(mean=inputs[0], log_variance=inputs[1], eps=eps)[0])
+        found = torch.autograd.grad(z.square().sum(), inputs, allow_unused=True)
+    except Exception:  # of NumPy, or of a tensor without a history
+        return same, False, math.nan, math.nan
+    return same, True, *(math.nan if one is None else one for one in found)
+
+
 class _ThroughNoise(Check):
     """A check that also asks that z be made of the noise that was given, and carry the gradient.
 
     Values alone show neither: a sample whose gradient was cut has the right ones, and one of other noise only looks wrong.
     """
 
-    def diagnose(self, function, *, seed=None):
-        found = super().diagnose(function, seed=seed)
+    probe = staticmethod(_gradients)
+
+    def judge(self, instances, answers):
+        answers = iter(answers)
+        found = super().judge(instances, answers)
+        if found is not None and found[0] != "other":
+            return found
+        tried = next(answers)
+        if tried.fault:
+            return tried.fault, self._excuse(tried, instances[0])
+        same, worked, *gradients = tried.outputs
         if found is None:
-            return _gradient_cut(function, _draw_sample(random.Random(seed)))
-        if found[0] == "other" and _differs_from_call_to_call(function, _draw_sample(random.Random(seed))):
+            return _gradient_cut(instances[0], bool(worked), gradients)
+        if not same:
             return "own noise", ("two calls with the same arguments give different samples: your function draws noise of its own. "
                                  "Make the samples of `eps`, which was drawn beforehand.")
         return found
 
 
-def _gradient_cut(function, instance) -> tuple[str, str] | None:
+def _gradient_cut(instance: dict, worked: bool, found: list[Tensor]) -> tuple[str, str] | None:
     """What to say if the samples do not pass the gradient on to the mean and the log variance."""
     inputs = [instance[name].clone().requires_grad_() for name in ("mean", "log_variance")]
     cut = ("the values are right, but no gradient passes from z to {}. Without it an encoder cannot learn: "
            "what in your function cuts it off (`detach`, `no_grad`, `.item()`, a new tensor made of numbers)?")
-    try:
-        z = function(mean=inputs[0], log_variance=inputs[1], eps=instance["eps"])[0]
-        wanted = torch.autograd.grad(_sample(*inputs, instance["eps"])[0].square().sum(), inputs)
-        found = torch.autograd.grad(torch.as_tensor(z).square().sum(), inputs, allow_unused=True)
-    except Exception:  # of NumPy, or of a tensor without a history
+    if not worked:
         return "gradient cut", cut.format("the mean or the log variance")
+    wanted = torch.autograd.grad(_sample(*inputs, instance["eps"])[0].square().sum(), inputs)
     for name, one, other in zip(("the mean", "the log variance"), found, wanted):
-        if one is None or not torch.allclose(one, other):
+        if one.shape != other.shape or not torch.allclose(one, other):
             return "gradient cut", cut.format(name)
     return None
-
-
-def _differs_from_call_to_call(function, instance) -> bool:
-    try:
-        first, second = (torch.as_tensor(function(**instance)[0]) for _ in range(2))
-    except Exception:  # what is wrong with the values has been said already
-        return False
-    return not torch.equal(first, second)
 
 
 sample = _ThroughNoise(
