@@ -197,9 +197,8 @@ def rates(here: race.Race) -> None:
             heat = f"{kind} normal, {draws} draw{'s' * (draws > 1)} a step"
             contenders = {"ours": race.repeated(our_engine(kind, draws), 40 // few)}
             done = {"ours": svi.STEPS * (40 // few)}
-            if draws == DRAWS:
-                contenders["ours, compiled"] = race.repeated(our_engine(kind, draws, compiled=True), 100 // few)
-                done["ours, compiled"] = svi.STEPS * (100 // few)
+            contenders["ours, compiled"] = race.repeated(our_engine(kind, draws, compiled=True), 100 // few)
+            done["ours, compiled"] = svi.STEPS * (100 // few)
             if here.has("pyro"):
                 contenders["Pyro"], done["Pyro"] = race.repeated(pyro_engine(kind, draws), 100 // few), 100 // few
             if here.has("numpyro"):
@@ -208,8 +207,8 @@ def rates(here: race.Race) -> None:
                 contenders["blackjax's scan"], done["blackjax's scan"] = race.repeated(blackjax_engine(kind), 1), 1000
             here.heat(heat, contenders, rounds=options.rounds + 2, unit="steps a second", amount=done)
             here.ratio(heat, "ours", "Pyro", goal=3.0)
+            here.ratio(heat, "ours, compiled", SCAN, goal=1.0 if draws == DRAWS else None)
             if draws == DRAWS:
-                here.ratio(heat, "ours, compiled", SCAN, goal=1.0)
                 here.ratio(heat, "ours, compiled", "blackjax's scan")
     for kind in ("diagonal", "full"):
         heat = f"{kind} normal, 1 draw a step, runs side by side"
