@@ -51,12 +51,19 @@ rates = Check(
         Wrong("no half", lambda mean, log_variance: 2 * _rates(mean, log_variance).mean(0), "a factor of one half is missing."),
         Wrong("sign", lambda mean, log_variance: -_rates(mean, log_variance).mean(0),
               "the sign: this is minus the divergence. A rate is never negative."),
+        Wrong("sign of the logarithm", lambda mean, log_variance: 0.5 * (mean.square() + log_variance.exp() - 1 + log_variance).mean(0),
+              "the sign of the log variance: as it stands, a narrow q would have a rate below zero."),
+        Wrong("deviation for variance", lambda mean, log_variance: 0.5 * (mean.square() + (log_variance / 2).exp() - 1 - log_variance).mean(0),
+              "the standard deviation stands where the variance should."),
         Wrong("logarithm of the deviation", lambda mean, log_variance: _rates(mean, 2 * log_variance).mean(0),
               "you took log_variance for the logarithm of the standard deviation."),
         Wrong("variance for its logarithm", lambda mean, log_variance: 0.5 * (mean.square() + log_variance - 1 - torch.log(log_variance.abs())).mean(0),
               "you took log_variance for the variance: it is its logarithm, and may be negative."),
         Wrong("at the mean of the means", lambda mean, log_variance: _rates(mean.mean(0), log_variance.mean(0)),
               "you averaged means and log variances first. The rate is the average of each datum's divergence."),
+        Wrong("of the aggregated posterior", lambda mean, log_variance: _rates(
+            mean.mean(0), (mean.var(0, correction=0) + log_variance.exp().mean(0)).log()),
+              "this is the divergence of one Gaussian with the mean and the variance of all codes together. Each datum has a posterior, and a divergence, of its own."),
         Wrong("the other divergence", lambda mean, log_variance: (
             0.5 * ((1 + mean.square()) * (-log_variance).exp() - 1 + log_variance)).mean(0),
               "this is KL(p || q), the other way round. The average is to be taken over q."),
@@ -105,6 +112,12 @@ active = Check(
               "you divided by N - 1, which is torch's habit: near the threshold that can decide. Asked for is the divisor N."),
         Wrong("narrow posterior", lambda mean, scale: (scale.mean(0) < 0.5).double(),
               "a narrow q is a sign, but not the definition: look at how the means vary over the data."),
+        Wrong("none", lambda mean, scale: torch.zeros(mean.shape[1]),
+              "you find no unit active, in any instance. Is it the variance of `mean` that you took (that of `scale` is tiny), and over the data?"),
+        Wrong("size of the means", lambda mean, scale: (mean.abs().mean(0) > 0.01).double(),
+              "you held the size of the means against 0.01. Means that are large but all the same tell nothing: take their variance."),
+        Wrong("mean of the means", lambda mean, scale: (mean.mean(0).abs() > 0.01).double(),
+              "you averaged the means over the data first. What counts is how they differ, not where they lie."),
         Wrong("narrower than the prior", lambda mean, scale: (scale.square().mean(0) < 0.9).double(),
               "these are the units whose q is narrower than the prior. A narrow q costs nats, but if it is the same for every datum it "
               "tells nothing."),
@@ -165,10 +178,14 @@ water = Check(
               "the water moves the wrong way: a larger beta makes nats dearer, so that fewer are spent."),
         Wrong("drowned units count", lambda variances, noise, beta: 0.5 * (variances / (noise * beta)).log().sum(),
               "units under water have entered with a negative rate. A rate is at least zero: they are switched off."),
+        Wrong("level over the noise", lambda variances, noise, beta: 0.5 * (variances.clamp(min=noise * beta) / noise).log().sum(),
+              "a unit under water gets a rate other than zero: what stands above and what below the fraction there?"),
         Wrong("no half", lambda variances, noise, beta: 2 * _water(variances, noise, beta)[0],
               "twice too much: a logarithm of variances needs a half."),
         Wrong("in bits", lambda variances, noise, beta: _water(variances, noise, beta)[0] / LOG_2,
               "this is in bits. Rates are in nats: natural logarithms."),
+        Wrong("mean rate", lambda variances, noise, beta: _water(variances, noise, beta)[0] / len(variances),
+              "this is the rate a direction. Asked for is the rate of all units together."),
         Wrong("channel capacity", lambda variances, noise, beta: 0.5 * torch.log1p(variances / (noise * beta)).sum(),
               "this is 1/2 log(1 + variance / noise), with the noise added to the signal. Here the variances are those of the data, which "
               "contain the noise already."),
@@ -189,6 +206,13 @@ water = Check(
               "beta does not enter the error: it sets how sharply a unit is coded.", 1),
         Wrong("a mean", lambda variances, noise, beta: _water(variances, noise, beta)[1] / len(variances),
               "this is the error a direction. Add them up.", 1),
+        Wrong("pixel noise added", lambda variances, noise, beta: _water(variances, noise, beta)[1] + noise * len(variances),
+              "you added pixel noise. A reconstruction is W z + b, without it.", 1),
+        Wrong("noise where alive", lambda variances, noise, beta: torch.where(
+            variances > noise * beta, torch.full_like(variances, noise), variances).sum(),
+              "in the directions that stand out you left the noise: beta raises or lowers what is left there.", 1),
+        Wrong("what is lost above water alone", lambda variances, noise, beta: noise * beta * (variances > noise * beta).sum(),
+              "you counted the directions that stand out only. The drowned ones are lost whole.", 1),
         Wrong("error of the mean", lambda variances, noise, beta: (
             variances * torch.where(variances > noise * beta, noise * beta / variances, torch.ones_like(variances)).square()).sum(),
               "this is the error of the posterior mean's reconstruction. The bound averages over z from q, whose spread adds to it.", 1),
@@ -225,6 +249,11 @@ free_bits = Check(
         Wrong("on the sum, all units' floors", lambda reconstruction, rates, floor: (
             reconstruction.mean() - rates.sum(-1).mean().clamp(min=floor * rates.shape[1])),
               "you held all units' floors together against the sum of their rates. Then one unit can fill them all, and the others may still die."),
+        Wrong("on one mean of all", lambda reconstruction, rates, floor: reconstruction.mean() - rates.mean().clamp(min=floor),
+              "you averaged over data and units alike. Average over the data alone: each unit meets the floor by itself, and then they add up."),
+        Wrong("nothing below the floor", lambda reconstruction, rates, floor: (
+            reconstruction.mean() - torch.where(rates.mean(0) > floor, rates.mean(0), 0.0).sum()),
+              "below the floor you charge nothing. The objective charges the larger of the two, so at least the floor, and makes no jump there."),
         Wrong("a ceiling", lambda reconstruction, rates, floor: reconstruction.mean() - rates.mean(0).clamp(max=floor).sum(),
               "you took the smaller of rate and floor. Then a rate above the floor costs nothing, and below it the price is as before."),
         Wrong("free, not floored", lambda reconstruction, rates, floor: reconstruction.mean() - (rates.mean(0) - floor).clamp(min=0).sum(),
@@ -235,6 +264,9 @@ free_bits = Check(
               "this is a loss, to be minimised. Asked for is the objective, to be maximised."),
         Wrong("sum over the data", lambda reconstruction, rates, floor: reconstruction.sum() - rates.mean(0).clamp(min=floor).sum(),
               "the reconstruction is a sum over the batch and the rate a mean. Take both as means."),
+        Wrong("for the whole batch", lambda reconstruction, rates, floor: (
+            reconstruction.sum() - len(rates) * rates.mean(0).clamp(min=floor).sum()),
+              "this is the objective of the whole batch. Asked for is that of a datum: means over the batch."),
         Wrong("mean over units", lambda reconstruction, rates, floor: reconstruction.mean() - rates.mean(0).clamp(min=floor).mean(),
               "you averaged over the units. Their rates add up."),
         Wrong("no reconstruction", lambda reconstruction, rates, floor: -rates.mean(0).clamp(min=floor).sum(),
@@ -300,12 +332,19 @@ information = Check(
               "a clamp, hides the zero and puts another value in its place. Stay with logarithms: log-sum-exp."),
         Wrong("no log N", lambda mean, scale, z: _information(mean, scale, z) - math.log(len(z)),
               "q(z) is a *mean* of N posteriors, and you have their sum: a term that depends on N is missing."),
+        Wrong("minus log N", lambda mean, scale, z: _information(mean, scale, z) - 2 * math.log(len(z)),
+              "the sign of log N: q(z) is the *sum* of N posteriors divided by N, and log q(z) is taken off."),
         Wrong("the rate", lambda mean, scale, z: (_pairs(mean, scale, z).diagonal() - _prior(z)).mean(),
               "this is the rate, held against the prior. The information is held against the aggregated posterior q(z)."),
+        Wrong("the rate in closed form", lambda mean, scale, z: method.gaussian_rates(mean, scale.log()).sum(-1).mean(),
+              "this is the rate, KL to the prior in closed form, without the draws. The information is held against the aggregated posterior q(z)."),
         Wrong("the mismatch", lambda mean, scale, z: (_pairs(mean, scale, z).logsumexp(1) - math.log(len(z)) - _prior(z)).mean(),
               "this is the other part of the rate, KL(q(z) || p(z))."),
         Wrong("mean of logarithms", lambda mean, scale, z: (_pairs(mean, scale, z).diagonal() - _pairs(mean, scale, z).mean(1)).mean(),
               "you averaged logarithms to get log q(z). The densities are to be averaged, then comes the logarithm."),
+        Wrong("logarithm of the mean", lambda mean, scale, z: (
+            _pairs(mean, scale, z).diagonal() - _pairs(mean, scale, z).logsumexp(1)).logsumexp(0),
+              "you averaged the ratios over the data and took the logarithm last. The information is a mean of logarithms."),
         Wrong("over the wrong axis", lambda mean, scale, z: (
             _pairs(mean, scale, z).diagonal() - _pairs(mean, scale, z).logsumexp(0) + math.log(len(z))).mean(),
               "for each z you need all posteriors at this z; it looks as if you took one posterior at all z."),
@@ -338,10 +377,9 @@ information = Check(
 # 6. The game --------------------------------------------------------------------------------------------------------------
 
 def _draw_game(stream):
-    K = stream.randint(3, 6)
+    K = stream.randint(5, 8)
     p, g = _between(stream, 0.1, 1.0, K), _between(stream, 0.1, 1.0, K)
-    lost = stream.randrange(K)
-    g[lost] = 0.0    # a mode that the generator has lost
+    g[stream.sample(range(K), 3)] = 0.0    # modes that the generator has lost: so many that a 1e-6 in a logarithm shows
     return {"p": p / p.sum(), "g": g / g.sum()}
 
 
@@ -362,6 +400,8 @@ game = Check(
               "this is the probability that x is a fake. D says how probable it is that x is real."),
         Wrong("ratio", lambda p, g: p / g, "this is the ratio of densities. A discriminator returns a probability."),
         Wrong("logit", lambda p, g: (p / g).log(), "this is the logit, the logarithm of the ratio. Asked for is the probability."),
+        Wrong("ratio to the middle", lambda p, g: 2 * p / (p + g),
+              "this is p over the middle, as it stands in the divergence. It goes up to two: no probability."),
         Wrong("a verdict", lambda p, g: (p > g).double(),
               "this says of each x which of the two is likelier. D is a probability: where both are likely it stays in doubt."),
         Wrong("one half", lambda p, g: torch.full_like(p, 0.5), "one half everywhere is right only where the two agree."),
@@ -378,7 +418,12 @@ game = Check(
         Wrong("forward KL", lambda p, g: _kl(p, g), "this is KL(p || g), which is infinite as soon as the generator loses a mode.", 1),
         Wrong("reverse KL", lambda p, g: _kl(g, p), "this is KL(g || p). Here both are held against their mean, (p + g) / 2.", 1),
         Wrong("p against the middle alone", lambda p, g: _kl(p, (p + g) / 2), "half of it: only p is held against the middle. g has its turn too.", 1),
+        Wrong("p's half", lambda p, g: 0.5 * _kl(p, (p + g) / 2), "this is the half that belongs to p. That of g is missing.", 1),
         Wrong("g against the middle alone", lambda p, g: _kl(g, (p + g) / 2), "half of it: only g is held against the middle. p has its turn too.", 1),
+        Wrong("where g is positive", lambda p, g: sum(0.5 * _kl(a[g > 0], (p + g)[g > 0] / 2) for a in (p, g)),
+              "you left out the x that the generator has lost. There g adds nothing, but p does.", 1),
+        Wrong("patched by 1e-6", lambda p, g: 0.5 * sum((a * ((a + 1e-6) / ((p + g) / 2 + 1e-6)).log()).sum() for a in (p, g)),
+              "right but for the small number inside the logarithm. Where g is zero the term is zero: leave it out, or take torch.xlogy.", 1),
         Wrong("sign", lambda p, g: -_game(p, g)[1], "the sign: a divergence is never negative.", 1),
     ],
     hints=["For a fixed x, which D maximises p log D + g log(1 - D)? Set the derivative to zero.",
