@@ -426,8 +426,8 @@ def cells(row: dict) -> list[str]:
     values, answer = row["values"], row["answer"]
     told = ""
     if answer is not None:
-        value, error = answer
-        digits = max(0, min(8, 1 - math.floor(math.log10(error)))) if error > 0 else 4
+        value, error = map(float, answer)
+        digits = max(0, min(8, 1 - math.floor(math.log10(error)))) if error > 0 else 0 if value.is_integer() else 4
         tiny = error == 0 and 0 < abs(value) < 1e-4
         told = f"{value:.1e}" if tiny else f"{value:,.{digits}f}" + (f" ± {error:.{digits}f}" if error > 0 else "") + f" {row['answer_unit']}"
     return [row["contender"], number(statistics.median(values)),
