@@ -219,7 +219,8 @@ def main() -> None:
                       answer_unit="weights" if task == "planar" else "nats")
             peers = [name for name in ("zuko", "normflows", "nflows") if name in contenders]
             here.ratio(heat, "ours", here.best(heat, *peers) if peers else "zuko",
-                       goal={"train": 1.25, "planar": 2.0}.get(task), reason=SAME if task == "train" else "", name=f"{heat}: ours beside the best of {', '.join(peers)}")
+                       goal={"train": 1.25, "planar": 2.0}.get(task), reason=SAME if task == "train" else "",
+                       name=f"{heat}: ours beside the best of {', '.join(peers)}")
             here.ratio(heat, "ours, compiled", "FlowJAX", goal=1.0 if task == "train" else None)
 
 

@@ -215,8 +215,9 @@ def rates(here: race.Race) -> None:
                 here.ratio(heat, "ours", SCAN, reason="This is the plain loop, in which each step is a call from Python; a scan makes none.")
     for kind in ("diagonal", "full"):
         heat = f"{kind} normal, 1 draw a step, runs side by side"
-        here.heat(heat, {f"{n} run{'s' * (n > 1)}": race.repeated(our_engine(kind, 1, n), 20 // few) for n in (1, 64)},
-                  rounds=options.rounds + 2, unit="seed-steps a second", amount={f"{n} run{'s' * (n > 1)}": svi.STEPS * n * (20 // few) for n in (1, 64)})
+        sizes = {"1 run": 1, "64 runs": 64}
+        here.heat(heat, {name: race.repeated(our_engine(kind, 1, n), 20 // few) for name, n in sizes.items()},
+                  rounds=options.rounds + 2, unit="seed-steps a second", amount={name: svi.STEPS * n * (20 // few) for name, n in sizes.items()})
         here.ratio(heat, "64 runs", "1 run", goal=20.0)
 
 
@@ -256,7 +257,8 @@ def answers(here: race.Race) -> None:
             return race.worked() - start, judged(*found)
         return turn
 
-    here.heat(heat, {name: lap(name) for name in contenders}, rounds=options.rounds, within=1e4 if options.trial else 2 * CLOSE, laps=True, notes=steps)
+    here.heat(heat, {name: lap(name) for name in contenders}, rounds=options.rounds, laps=True, notes=steps,
+              within=1e4 if options.trial else 2 * CLOSE)
     for peer in ("NumPyro", "blackjax", "Pyro"):
         here.ratio(heat, here.best(heat, *(name for name in contenders if name.startswith("ours"))), peer)
 
