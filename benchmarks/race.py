@@ -419,7 +419,8 @@ def sentence(score: Score) -> str:
     if score.goal is None:
         return f"{text}.{why}"
     text += f"; the goal is at {'most' if score.less_is_better else 'least'} {number(score.goal)}: "
-    return text + ("reached." if score.reached else "MISSED.") + why
+    close = score.low <= score.goal <= score.high and score.low < score.high
+    return text + ("reached." if score.reached else f"MISSED{', within the spread of the rounds' * close}.") + why
 
 
 def cells(row: dict) -> list[str]:
@@ -458,7 +459,7 @@ def section(figures: dict) -> str:
         lines += [line([text + (f" ({row['note']})" if i == 0 and row["note"] else "") for i, text in enumerate(cells(row))])
                   for row in group]
     goals = [score for score in scores if score.goal is not None]
-    lines += ["", *(f"- {sentence(score)}".replace("MISSED.", "**missed**.") for score in scores if score.goal is not None
+    lines += ["", *(f"- {sentence(score)}".replace("MISSED", "**missed**") for score in scores if score.goal is not None
                     or score.unit == "times as fast")]
     if goals:
         reached = sum(score.reached for score in goals)
