@@ -286,13 +286,18 @@ def wait_for(hub: Hub) -> None:
     pytest.fail(f"JupyterHub does not answer:\n{hub.log.read_text()[-3000:]}")
 
 
+def run(command: list) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
 def test_a_class_works_on_a_hub(tmp_path, capsys):
     for module in ("jupyterhub", "configurable_http_proxy"):
         needed(module)
     names = [f"student-{i:02d}" for i in range(SIZE)]
     tool = [sys.executable, ROOT / "tools/classroom"]
     results = tmp_path / "results"
-    subprocess.run([*tool, "assignments", "--assignment", TOPIC, "--output", results], check=True, capture_output=True)
+    run([*tool, "assignments", "--assignment", TOPIC, "--output", results])
     with running(tmp_path) as hub:
         shutil.copytree(results / "release", hub.course / "release")
         hub.teach("release_assignment", TOPIC)
@@ -306,7 +311,7 @@ def test_a_class_works_on_a_hub(tmp_path, capsys):
     assert sorted(path.relative_to(collected).as_posix() for path in collected.rglob("*.ipynb")) == [
         f"{name}/{TOPIC}/{TOPIC}.ipynb" for name in names]
     began = time.perf_counter()
-    subprocess.run([*tool, "grade", collected, "--assignment", TOPIC, "--output", results], check=True, capture_output=True)
+    run([*tool, "grade", collected, "--assignment", TOPIC, "--output", results])
     seen["seconds"]["mark"] = time.perf_counter() - began
     with open(results / "grades.csv", encoding="utf-8-sig", newline="") as file:
         marks = {row["student"]: row for row in csv.DictReader(file)}
@@ -314,7 +319,8 @@ def test_a_class_works_on_a_hub(tmp_path, capsys):
         name: ("marked", sum(POINTS[exercise] for exercise in solved_by(i))) for i, name in enumerate(names)}
     size = sum(path.stat().st_size for path in (hub.exchange / COURSE / "inbound").rglob("*") if path.is_file())
     figures = [f"{what} {seconds:.0f} s" for what, seconds in seen["seconds"].items()]
-    figures += [f"{what}: {sum(mb for mb, _ in found) / SIZE:.0f} MB, {sum(cpu for _, cpu in found) / SIZE:.1f} s of a processor to start"
-                for what, found in (("a server", seen["servers"]), ("a kernel with torch", seen["kernels"]))]
+    for what in ("servers", "kernels"):
+        memory, processor = (sum(values) / SIZE for values in zip(*seen[what]))
+        figures.append(f"{what}: {memory:.0f} MB each, {processor:.1f} s of a processor to start")
     with capsys.disabled():
         print(f"\n{SIZE} students on a hub: {'; '.join(figures)}; a submission: {size / SIZE / 1e3:.0f} kB")
