@@ -20,6 +20,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+import yaml
 from lab import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,8 +29,6 @@ POINTS = {"evidence": 1, "coin": 3, "away": 3, "predictive": 2, "bic": 1, "modes
 SIZE = min(int(os.environ.get("TIGHTBOUND_CLASS", "5")), 30)
 KERNELS = 3  # at a time: a kernel with torch takes a quarter of a gigabyte
 BIN = Path(sys.executable).parent
-
-pytestmark = [pytest.mark.classroom, pytest.mark.classroom_at_scale]
 
 
 def needed(module: str):
@@ -291,6 +290,8 @@ def run(command: list) -> None:
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 
+@pytest.mark.classroom
+@pytest.mark.classroom_at_scale
 def test_a_class_works_on_a_hub(tmp_path, capsys):
     for module in ("jupyterhub", "configurable_http_proxy"):
         needed(module)
@@ -324,3 +325,51 @@ def test_a_class_works_on_a_hub(tmp_path, capsys):
         figures.append(f"{what}: {memory:.0f} MB each, {processor:.1f} s of a processor to start")
     with capsys.disabled():
         print(f"\n{SIZE} students on a hub: {'; '.join(figures)}; a submission: {size / SIZE / 1e3:.0f} kB")
+
+
+# ---- what no hub is needed for -----------------------------------------------------------------------------
+
+def configured(name: str, monkeypatch, **environment):
+    """What a configuration file says, in an environment."""
+    from traitlets.config import PyFileConfigLoader
+
+    for variable in ("TIGHTBOUND_COURSE", "TIGHTBOUND_EXCHANGE", "TIGHTBOUND_TEACHERS", "JUPYTERHUB_USER"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    return PyFileConfigLoader(name, ROOT / "hub").load_config()
+
+
+def test_all_places_agree_on_course_and_exchange(monkeypatch):
+    nbgrader = configured("nbgrader_config.py", monkeypatch)
+    one = configured("jupyterhub_classroom.py", monkeypatch).Spawner.environment.get_value({})
+    values = yaml.safe_load((ROOT / "hub/kubernetes/values.yaml").read_text())
+    many, storage = values["singleuser"]["extraEnv"], values["singleuser"]["storage"]
+    for said in (one, many):
+        assert said["TIGHTBOUND_COURSE"] == nbgrader.CourseDirectory.course_id == COURSE
+        assert said["TIGHTBOUND_EXCHANGE"] == nbgrader.Exchange.root
+        assert said["TIGHTBOUND_TEACHERS"] == "teacher"
+    (mount,) = storage["extraVolumeMounts"]
+    assert nbgrader.Exchange.root.startswith(mount["mountPath"])
+    claim, job = yaml.safe_load_all((ROOT / "hub/kubernetes/exchange.yaml").read_text())
+    assert claim["metadata"]["name"] == storage["extraVolumes"][0]["persistentVolumeClaim"]["claimName"]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert f"mkdir -p {nbgrader.Exchange.root} " in container["command"][-1]
+    assert [profile["slug"] for profile in values["singleuser"]["profileList"]] == ["cpu", "gpu"]
+
+
+def test_a_student_submits_by_name_and_a_teacher_collects_from_all(monkeypatch):
+    def submitter(user: str):
+        found = configured("nbgrader_config.py", monkeypatch, JUPYTERHUB_USER=user, TIGHTBOUND_TEACHERS="teacher,tutor")
+        return found.CourseDirectory.get("student_id")
+
+    assert submitter("ada") == "ada"
+    assert submitter("tutor") is None
+
+
+def test_the_image_copies_what_is_there_and_no_solutions():
+    lines = (ROOT / "hub/Dockerfile").read_text().splitlines()
+    copied = [name for line in lines if line.startswith("COPY") for name in line.split()[1:-1]]
+    assert all((ROOT / name).exists() for name in copied)
+    allowed = {line[1:] for line in (ROOT / "hub/Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert allowed == set(copied) and not {"chapters", "tools"} & allowed
