@@ -169,8 +169,14 @@ def test_the_speaker_has_notes(show):
 
 @pytest.mark.browser
 def test_slides_print_one_a_page(show):
-    page = show("laplace", "?print-pdf")
+    page = show("laplace", "?print-pdf", color_scheme="dark")  # paper is white all the same
     page.wait_for_function("document.querySelectorAll('.pdf-page').length")
+    page.emulate_media(media="print")
+    seen = page.evaluate("""() => [...document.querySelectorAll(".pdf-page")].map(page => {
+        const edge = page.getBoundingClientRect(), heading = page.querySelector("h1, h2").getBoundingClientRect();
+        const low = Math.max(...[...page.querySelectorAll(".atom")].map(a => a.getBoundingClientRect().bottom - edge.top), 0);
+        return [heading.left - edge.left > 40, low < 720, getComputedStyle(page).backgroundColor]; })""")
+    assert {tuple(page) for page in seen} == {(True, True, "rgb(255, 254, 251)")}
     printed = page.pdf(prefer_css_page_size=True, print_background=True)
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) == page.locator(".slides section").count()
 

@@ -49,7 +49,8 @@ PAGE = """<!DOCTYPE html>
 <link rel="stylesheet" href="assets/slides.css">
 <script>
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const dress = () => document.documentElement.setAttribute("data-theme", dark.matches ? "dark" : "light");
+const paper = /print/.test(location.search);
+const dress = () => document.documentElement.setAttribute("data-theme", dark.matches && !paper ? "dark" : "light");
 dark.addEventListener("change", dress);
 dress();
 window.MathJax = {{ startup: {{ typeset: false }}, options: {{ enableMenu: false }} }};
