@@ -29,14 +29,16 @@ SEEN = """() => {
     const edge = slide.getBoundingClientRect();
     for (const node of slide.querySelectorAll(":scope *:not(.notes, .notes *, svg *, mjx-container *)")) {
       const box = node.getBoundingClientRect();
-      if (box.width && (box.left < edge.left - 1 || box.right > edge.right + 1 || box.top < edge.top - 1 || box.bottom > edge.bottom + 1))
+      if (box.width && (box.left < edge.left - 1 || box.right > edge.right + 1
+          || box.top < edge.top - 1 || box.bottom > edge.bottom + 1))
         found.beyond.push([i + 1, node.outerHTML.slice(0, 80)]);
       const text = [...node.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
       if (box.width && text && size(node) < 15) found.small.push([i + 1, size(node), node.outerHTML.slice(0, 80)]);
     }
     for (const math of slide.querySelectorAll(".math"))
       if (!math.querySelector("mjx-container, math")) found.undrawn.push([i + 1, math.textContent]);
-    for (const wrong of slide.querySelectorAll("mjx-merror, [data-mjx-error], merror")) found.undrawn.push([i + 1, wrong.outerHTML]);
+    for (const wrong of slide.querySelectorAll("mjx-merror, [data-mjx-error], merror"))
+      found.undrawn.push([i + 1, wrong.outerHTML]);
     const plain = slide.cloneNode(true);
     plain.querySelectorAll("pre, code, script, style, svg, mjx-container, math").forEach((node) => node.remove());
     found.words += plain.textContent + "\\n";
