@@ -14,6 +14,7 @@ import math
 import re
 import sys
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -248,6 +249,7 @@ def test_formulas_fit_a_phone(topic, book, open_page):
 
 # ---- kept apart --------------------------------------------------------------------------------------------
 
+@cache
 def pieces(topic: str) -> set[str]:
     """Pieces of a solution's words, long enough to be nobody else's."""
     words = re.sub(r"^[%#].*$", "", read(f"solutions/{topic}"), flags=re.M)
