@@ -38,7 +38,7 @@ MODEL, X = network()
 
 def told(log_weights) -> tuple[float, float]:
     """The mean of log p(x) over the images, and its error, from log weights (images, samples)."""
-    log_weights = torch.as_tensor(np.asarray(log_weights), dtype=torch.float64)
+    log_weights = torch.tensor(np.asarray(log_weights), dtype=torch.float64)
     first, second = log_weights.logsumexp(-1), (2 * log_weights).logsumexp(-1)
     variance = torch.exp(second - 2 * first) - 1 / SAMPLES
     return float((first - math.log(SAMPLES)).mean()), float(variance.sum().sqrt()) / len(X)

@@ -189,7 +189,7 @@ class Race:
 
     def heat(self, name: str, contenders: dict[str, Callable], *, rounds: int, unit: str = "seconds",
              amount: float | dict[str, float] = 1.0, within: float | None = None, answer_unit: str = "nats",
-             laps: bool = False, notes: dict[str, str] | None = None) -> None:
+             laps: bool = False, warm_up: bool = True, notes: dict[str, str] | None = None) -> None:
         """Runs the contenders in turns, keeps their rows, and compares their answers.
 
         Args:
@@ -198,6 +198,7 @@ class Race:
             unit: "seconds", "ms", or something "a second", of which a turn does `amount`, or each its own.
             within: what answers may differ by, beyond their errors; None where they are not compared.
             laps: the functions return (seconds, answer), having timed themselves.
+            warm_up: whether there is a first turn, that does not count.
             notes: a word on some contenders.
 
         Raises:
@@ -214,8 +215,9 @@ class Race:
 
         seconds: dict[str, list[float]] = {who: [] for who in contenders}
         answers, first = {}, {}
-        for who, run in contenders.items():
-            first[who], answers[who] = turn(run, 0)
+        if warm_up:
+            for who, run in contenders.items():
+                first[who], answers[who] = turn(run, 0)
         for k in range(1, rounds + 1):
             for who, run in contenders.items():
                 spent, answers[who] = turn(run, k)
@@ -223,7 +225,7 @@ class Race:
         for who in contenders:
             done = amount[who] if isinstance(amount, dict) else amount
             values = [figure(spent, unit, done) for spent in seconds[who]]
-            self.add(Row(name, who, unit, values, first[who], pair(answers[who]), answer_unit, (notes or {}).get(who, "")))
+            self.add(Row(name, who, unit, values, first.get(who), pair(answers[who]), answer_unit, (notes or {}).get(who, "")))
         if within is not None:
             self.within[name] = within
             self.compare_answers(name)
