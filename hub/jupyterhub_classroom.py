@@ -21,7 +21,9 @@ c.JupyterHub.concurrent_spawn_limit = 2 * (os.cpu_count() or 1)  # who comes lat
 
 
 def cpu_or_gpu(spawner) -> None:
-    if GPU_GROUP not in {group.name for group in spawner.user.groups}:
+    if GPU_GROUP in {group.name for group in spawner.user.groups}:
+        spawner.environment.pop("CUDA_VISIBLE_DEVICES", None)
+    else:
         spawner.environment["CUDA_VISIBLE_DEVICES"] = ""
 
 

@@ -1,23 +1,25 @@
-"""The pages for teachers: plans, derivations and exam questions are complete, every number in them is recomputed, what they
-name exists, and no page of the students' holds a word of the solutions.
+"""The pages for teachers: plans, derivations and exam questions are complete, every number in them is recomputed,
+what they name exists, and no page of the students' holds a word of the solutions.
 
-A line ``% check: LEFT = RIGHT`` of these pages, which no reader sees, recomputes what stands above it: a LEFT such as
--2.4849 must stand in the text and be RIGHT, rounded; any other LEFT must equal RIGHT. ``% given: 0.5`` names a number that
-was chosen, ``% chapter: 10.7`` one that the chapter has found.
+A line ``% check: LEFT = RIGHT`` of these pages, which no reader sees, recomputes what stands above it: a LEFT such
+as -2.4849 must stand in the text and be RIGHT, rounded; any other LEFT must equal RIGHT. ``% given: 0.5`` names a
+number that was chosen, ``% chapter: 10.7`` one that the chapter has found.
 """
 
 from __future__ import annotations
 
 import importlib
+import io
 import math
 import re
 import sys
+import zipfile
+from functools import cache
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
-import torch
 import yaml
 from bs4 import BeautifulSoup
 from scipy import integrate, optimize, special, stats
@@ -27,13 +29,14 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import book_extension  # noqa: E402
 import kit  # noqa: E402
+from classroom import assignments  # noqa: E402
 
 TOPICS = sorted(path.stem for path in (ROOT / "chapters").glob("*.ipynb"))
 PLAN, BOARDS, EXAM = "A session of 90 minutes", "Three derivations for the board", "Exam questions"
 QUESTION = re.compile(r"(\d)\. (Compute|Explain|Decide|Find the mistake|Prove): (.*) \((\d+) points, (\d+) minutes\)")
 CHECK = re.compile(r"^% check: (.+?) = (.+)$", re.M)
 LITERAL = re.compile(r"-?\d+\.\d+")
-STRAIGHT = str.maketrans("’‘“”", "''\"\"")  # as the sources have them, before typography
+STRAIGHT = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "…": "..."})  # undoes typography
 DECIMAL = re.compile(r"(?<![\w.,])\d[\d,]*\.\d+")
 
 
@@ -63,8 +66,9 @@ def D(f, x, h=1e-4):
     return (8 * (f(x + h) - f(x - h)) - f(x + 2 * h) + f(x - 2 * h)) / (12 * h)
 
 
-NAMES = {**vars(math), "np": np, "torch": torch, "stats": stats, "special": special, "optimize": optimize, "beta": special.beta,
-         "sigmoid": special.expit, "digamma": special.digamma, "Phi": stats.norm.cdf, "quad": quad, "normal": normal, "mean": mean, "kl": kl, "D": D}
+NAMES = {**vars(math), "np": np, "stats": stats, "special": special, "optimize": optimize, "beta": special.beta,
+         "sigmoid": special.expit, "digamma": special.digamma, "Phi": stats.norm.cdf,
+         "quad": quad, "normal": normal, "mean": mean, "kl": kl, "D": D}
 
 
 # ---- reading the pages -------------------------------------------------------------------------------------
@@ -119,7 +123,8 @@ def test_plan_fills_ninety_minutes_with_what_exists(topic):
     assert explorers and {f"explore.{name}()" for name in explorers} <= set(
         re.findall(r"explore\.\w+\(\)", everything(topic)))
     assert all(hasattr(importlib.import_module(f"tightbound.explore.{topic}"), name) for name in explorers)
-    headings = set(re.findall(r"^#+ (.*)$", "\n".join(c.source for c in chapter(topic).cells if c.cell_type == "markdown"), re.M))
+    prose = "\n".join(cell.source for cell in chapter(topic).cells if cell.cell_type == "markdown")
+    headings = set(re.findall(r"^#+ (.*)$", prose, re.M))
     named = re.findall(r"(?<!\*)\*([^*]+)\*(?!\*)", happens)
     assert named and set(named) <= headings
     after = parts(read(topic), 2)[PLAN].rsplit("|\n", 1)[1]
@@ -145,6 +150,42 @@ def test_every_question_has_its_solution(topic):
         marking = solution.split("**Marking.**")[1]
         assert sum(map(int, re.findall(r"(?<![\w.])(\d+) for ", marking))) == int(match[4]), match[3]
         assert 1 <= int(match[5]) / int(match[4]) <= 2, "minutes for a point"
+
+
+MINUTES = {"an hour and a half": 90, "about an hour": 60, "two hours": 120, "about 75 minutes": 75,
+           "about 70 minutes": 70, "about ninety minutes": 90, "another hour": 60, "another": 60, "90 minutes": 90,
+           "another 90": 90, "one and a half": 90, "another two hours": 120}
+
+
+def announced(topic: str) -> tuple[int, int]:
+    """The minutes for reading and for the exercises that the chapter's opening announces."""
+    opening = next(cell.source for cell in chapter(topic).cells if "**Time:**" in cell.source)
+    said = r"\*\*Time:\*\* (.*?) to read, (.*?) for the \[exercises\]"
+    reading, exercises = re.search(said, " ".join(opening.split())).groups()
+    return MINUTES[reading], MINUTES[reading if exercises == "as long again" else exercises]
+
+
+@pytest.mark.parametrize("weeks, topics", [(12, 12), (6, 12)])
+def test_syllabus_adds_up(weeks, topics):
+    text = parts(read("syllabus"), 2)["Twelve weeks" if weeks == 12 else "Six weeks"]
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in re.findall(r"^\| \d.*$", text, re.M)]
+    assert [int(row[0]) for row in rows] == list(range(1, weeks + 1))
+    total = []
+    for row in rows:
+        taught = re.findall(r"\{doc\}`(\w+)`", row[1])
+        graded = re.findall(r"\*\*\{doc\}`(\w+)`\*\*", row[1]) or taught
+        class_, reading, exercises = map(int, row[2:5])
+        assert reading == sum(announced(topic)[0] for topic in taught) and len(graded) == 1
+        assert exercises == announced(graded[0])[1]
+        assert float(row[5]) == math.floor((class_ + reading + exercises) / 60 * 10 + 0.5) / 10
+        total.append((class_, reading, exercises, len(taught), graded[0]))
+    assert sum(row[3] for row in total) == topics
+    due = [row[6] for row in rows]
+    assert due == ["–", *(row[4] for row in total[:-1])]
+    said = plain(text).replace(" ", "")
+    sums = [sum(row[i] for row in total) for i in range(3)]
+    for number in (*sums, sum(sums), f"{sum(sums) / 60:.1f}"):
+        assert re.search(rf"(?<![\d.]){number}(?![\d.]?\d)", said), number
 
 
 # ---- right -------------------------------------------------------------------------------------------------
@@ -208,22 +249,51 @@ def test_formulas_fit_a_phone(topic, book, open_page):
 
 # ---- kept apart --------------------------------------------------------------------------------------------
 
-def sentences(topic: str) -> list[str]:
+@cache
+def pieces(topic: str) -> set[str]:
     """Pieces of a solution's words, long enough to be nobody else's."""
-    words = re.sub(r"^%.*$|\$\$.*?\$\$|\$[^$]*\$|[*_`]", "\n", read(f"solutions/{topic}"), flags=re.M | re.S)
-    return [piece.strip() for piece in re.split(r"[\n.:;()]", words) if len(piece.strip()) >= 30]
+    words = re.sub(r"^[%#].*$", "", read(f"solutions/{topic}"), flags=re.M)
+    words = re.sub(r"\$\$.*?\$\$|\$[^$]*\$|[*_`]", "\n", words, flags=re.S)
+    words = re.sub(r"(?<=\w)\n(?=\w)", " ", words)
+    return {piece.strip() for piece in re.split(r"[\n.:;()|]|\s,", words) if len(piece.strip()) >= 24}
+
+
+def holding(text: str) -> list[str]:
+    """The pieces of solutions that a text holds."""
+    text = " ".join(text.translate(STRAIGHT).split())
+    return [piece for topic in TOPICS for piece in pieces(topic) if piece in text]
 
 
 @pytest.mark.parametrize("topic", TOPICS)
-def test_students_pages_hold_no_solution(topic, book):
-    files = [path for path in book.rglob("*") if path.suffix in (".html", ".js", ".md", ".txt", ".inv", ".ipynb")]
-    assert not [path for path in files if "solutions" in path.relative_to(book).parts]
-    pieces = sentences(topic)
-    assert len(pieces) >= 10
-    for name in (f"teaching/{topic}.html", f"_sources/teaching/{topic}.md", f"chapters/exercises/{topic}/{topic}.html", f"chapters/{topic}.html"):
-        shown = (book / name).read_text()
-        said = BeautifulSoup(shown, "html.parser").get_text() if name.endswith("html") else shown
-        assert not [piece for piece in pieces if piece in " ".join(said.split())], name
+def test_solutions_can_be_recognised(topic):
+    assert len(pieces(topic)) >= 10
+    assert not holding(read(topic)), "a question gives away its solution"
+
+
+def test_students_pages_hold_no_solution(book):
+    pages = [path for path in book.rglob("*") if path.suffix in (".html", ".js", ".md", ".txt", ".ipynb")
+             and "_static" not in path.parts]
+    assert len(pages) > 90 and not [path for path in pages if "solutions" in path.parts]
+    for path in pages:
+        text = path.read_text()
+        assert not holding(BeautifulSoup(text, "html.parser").get_text(" ") if path.suffix == ".html" else text), path
+
+
+def test_students_archive_holds_no_solution(tmp_path):
+    assignments.write_assignments(["laplace"], tmp_path, [])
+    inside = list(contents_of((tmp_path / "laplace.zip").read_bytes()))
+    assert len(inside) > 50 and not [name for name, _ in inside if "teaching" in name]
+    assert not [name for name, text in inside if holding(text)]
+
+
+def contents_of(archive: bytes):
+    """Names and texts of all files in an archive, those of archives in it (a wheel) included."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as file:
+        for name in file.namelist():
+            if name.endswith(".whl"):
+                yield from contents_of(file.read(name))
+            else:
+                yield name, file.read(name).decode(errors="replace")
 
 
 def test_search_index_knows_no_solution(book):

@@ -36,11 +36,11 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from tightbound import exact, families, importance
 from tightbound.approximation import Approximation, log_mean_exp
+from tightbound.arguments import count, one_of, positive, real
 from tightbound.device import generator
 from tightbound.distributions import Gaussian, MixtureOfGaussians
 from tightbound.estimate import Estimate
 from tightbound.problem import Problem
-from tightbound.problems.arguments import count, one_of, positive, real
 
 WORDS = {"reverse KL": 1.0, "forward KL": 0.0}
 LOGISTIC_NODES = 257

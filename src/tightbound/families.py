@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from tightbound.arguments import count, one_of, positive
 from tightbound.device import generator
 from tightbound.distributions import DiagonalGaussian, Gaussian, LowRankGaussian, MixtureOfGaussians
-from tightbound.problems.arguments import count, one_of, positive
 
 
 class Diagonal(nn.Module):

@@ -25,11 +25,11 @@ from torch.distributions import Distribution
 
 from tightbound import laplace
 from tightbound.approximation import Approximation, log_mean_exp
+from tightbound.arguments import count
 from tightbound.device import generator
 from tightbound.distributions import Particles, StudentT, choose, draw
 from tightbound.estimate import Estimate
 from tightbound.problem import Problem
-from tightbound.problems.arguments import count
 from tightbound.problems.discrete import GaussianMixture
 
 BATCH = 2**16    # samples at once

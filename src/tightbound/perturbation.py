@@ -28,11 +28,11 @@ from torch.distributions import Distribution, MultivariateNormal
 
 from tightbound import laplace
 from tightbound.approximation import Approximation
+from tightbound.arguments import count, one_of, real
 from tightbound.device import generator
 from tightbound.distributions import Gaussian, draw
 from tightbound.estimate import Estimate
 from tightbound.problem import Problem
-from tightbound.problems.arguments import count, one_of, real
 
 POINTS = {1: 128, 2: 64, 3: 20}  # of Gauss and Hermite's rule, an axis, by dimension
 TUNING = {1: 64, 2: 32, 3: 12}   # the same, while q is being tuned

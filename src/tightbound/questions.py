@@ -21,12 +21,12 @@ from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal, constraints
 
 from tightbound.approximation import Approximation, log_mean_exp
+from tightbound.arguments import count, positive
 from tightbound.device import generator
 from tightbound.distributions import Gaussian
 from tightbound.estimate import Estimate
 from tightbound.exact import find_box
 from tightbound.problem import Problem
-from tightbound.problems.arguments import count, positive
 
 LOG_2PI = math.log(2 * math.pi)
 Seed = int | torch.Generator

@@ -32,12 +32,12 @@ from torch.func import functional_call, grad
 
 from tightbound import families, importance
 from tightbound.approximation import Approximation
+from tightbound.arguments import count, one_of, positive
 from tightbound.device import generator
 from tightbound.distributions import standard_normal
 from tightbound.estimate import Estimate
 from tightbound.mean_field.topics import LOCAL_STEPS, LOCAL_TOLERANCE, exp_expected_log
 from tightbound.problem import Problem
-from tightbound.problems.arguments import count, one_of, positive
 
 STEPS = 10         # between two looks at q
 LOOKS = 20         # between two tests whether q still drifts

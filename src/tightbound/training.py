@@ -23,8 +23,8 @@ import torch.distributed as processes
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from tightbound.arguments import count, one_of
 from tightbound.device import generator
-from tightbound.problems.arguments import count, one_of
 
 LOOK = 50  # steps between two looks at the losses on a GPU, which would have to wait at each
 

@@ -28,10 +28,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
+from tightbound.arguments import count, positive, real
 from tightbound.data import three_men
 from tightbound.device import generator
 from tightbound.distributions import DiagonalGaussian
-from tightbound.problems.arguments import count, positive, real
 from tightbound.vae import VAE, Bernoulli, DiagonalEncoder, mlp
 from tightbound.vae.likelihoods import Likelihood
 

@@ -25,7 +25,8 @@ class Exporter(HTMLExporter):
     @pass_context
     def markdown2html(self, context, source):
         attachments = context.get("cell", {}).get("attachments", {})
-        return MarkdownWithMath(renderer=IPythonRenderer(escape=True, attachments=attachments)).render(source)
+        renderer = IPythonRenderer(escape=True, allow_harmful_protocols=False, attachments=attachments)
+        return MarkdownWithMath(renderer=renderer).render(source)
 
 
 def offline(page: str) -> str:

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import secrets
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ from classroom.misconceptions import page_of, tally, tally_table
 from classroom.nbgrader_course import NotMarkable, autograde, clean_environment, database_url, release, run
 from classroom.personal import common
 from classroom.results import diagnoses_table, report, shown, table_of
-from classroom.sandbox import Bubblewrap, Limits, ProcessLimits, adopt_orphans, choose, end_children
+from classroom.sandbox import Bubblewrap, Limits, ProcessLimits, adopt_orphans, choose, end_children, end_with
 from classroom.submissions import Submission, find_submissions, known_cells, parse, restore
 
 SPREADSHEET = "utf-8-sig"  # so spreadsheets see that it is UTF-8
@@ -152,14 +153,12 @@ def outcome_at(task: Task) -> dict | None:
 
 
 def outcomes(known: list, tasks: list[Task], jobs: int) -> Iterator[tuple[Submission, dict]]:
-    """The submissions, each with what became of it: those known first, then as they are done."""
-    yield from known
-    if not tasks:
-        return
-    pool = ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=multiprocessing.get_context("spawn"),
-                               initializer=begin)
+    """The submissions, each with what became of it: those known first, while others run; then as they are done."""
+    pool = ProcessPoolExecutor(max(1, min(jobs, len(tasks))), mp_context=multiprocessing.get_context("spawn"),
+                               initializer=begin, initargs=(os.getpid(),))
     try:
         running = {pool.submit(attend, task): task.submission for task in tasks}
+        yield from known
         for done in as_completed(running):
             yield running[done], done.result()
     except BrokenProcessPool:
@@ -172,10 +171,11 @@ def outcomes(known: list, tasks: list[Task], jobs: int) -> Iterator[tuple[Submis
         pool.shutdown(cancel_futures=True)
 
 
-def begin() -> None:
-    """A worker leaves the end of the run to its parent."""
+def begin(parent: int) -> None:
+    """A worker leaves the end of the run to its parent, and ends with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     adopt_orphans()
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
 
 
 def attend(task: Task) -> dict:

@@ -6,6 +6,7 @@ bubblewrap is the sandbox, where it is installed and works. Where not, what the 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,11 @@ class Limits:
         return max(3, min(self.seconds, 30))
 
     @property
+    def threads(self) -> int:
+        """How many threads all processes may have together."""
+        return 8 * self.processes
+
+    @property
     def address_space(self) -> int:
         """Bytes that a process may ask for; torch asks for far more than it uses."""
         return self.memory + 16384 * MB
@@ -88,7 +94,7 @@ class Bubblewrap:
         for name, value in environment(home, book, folder).items():
             options += ["--setenv", name, value]
         return ([shutil.which("bwrap"), *options, "--chdir", str(home), "--",
-                 *launcher(Path("/run/kernel.py"), limits)], {}, folder)
+                 *launcher(Path("/run/kernel.py"), limits, limits.threads if counts_by_namespace() else 0)], {}, folder)
 
 
 class ProcessLimits:
@@ -112,11 +118,19 @@ class ProcessLimits:
                 (package / path.name).symlink_to(path)
         shutil.copy(INSIDE / "standin.py", package / "checks" / "__init__.py")
         shutil.copy(PACKAGE / "checks" / "answers.py", package / "checks" / "answers.py")
-        return launcher(INSIDE / "kernel.py", limits), environment(home, book, folder), home
+        return launcher(INSIDE / "kernel.py", limits, 0), environment(home, book, folder), home
 
 
-def launcher(kernel: Path, limits: Limits) -> list[str]:
-    return [sys.executable, str(kernel), str(limits.address_space), str(limits.disk)]
+def launcher(kernel: Path, limits: Limits, threads: int) -> list[str]:
+    return [sys.executable, str(kernel), str(limits.address_space), str(limits.disk), str(threads)]
+
+
+def counts_by_namespace() -> bool:
+    """Whether Linux counts a user's threads in each sandbox by itself, and not with all others of that user.
+
+    Where it does, a limit stops the fastest fork bomb. It stops nothing of root's.
+    """
+    return tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) >= (5, 14)
 
 
 def environment(home: Path, book: Path, folder: Path) -> dict[str, str]:
@@ -171,7 +185,7 @@ class Room(tempfile.TemporaryDirectory):
 
 
 class Watch:
-    """Ends a kernel and all that it started: when it uses more than it may, when asked, and when we are gone.
+    """Ends a kernel and all that it started, when it uses more than it may and when asked.
 
     `why` says why it was ended, and stays None while it was not.
     """
@@ -180,15 +194,12 @@ class Watch:
         import psutil
 
         self.kernel, self.folder, self.limits, self.why = psutil.Process(pid), folder, limits, None
-        self.parent, self.done = os.getppid(), threading.Event()
+        self.done = threading.Event()
         self.thread = threading.Thread(target=self._look, daemon=True)
         self.thread.start()
 
     def _look(self) -> None:
         while not self.done.wait(0.2):
-            if os.getppid() != self.parent:  # the run was killed: nothing of it shall stay
-                end_children()
-                os._exit(1)
             why = self._excess()
             if why:
                 self.end(why)
@@ -247,6 +258,14 @@ def end_children() -> None:
         psutil.wait_procs(running, timeout=0.2)
 
 
+def end_with(parent: int) -> None:
+    """Waits for the end of the parent. A run may be killed, and nothing of it shall stay."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    end_children()
+    os._exit(1)
+
+
 def is_running(process) -> bool:
     import psutil
 
@@ -265,11 +284,12 @@ def adopt_orphans() -> None:
 
 
 def size_of(folder: Path) -> int:
+    """Bytes of all files below; an empty one takes room too."""
     total = 0
     for path, _, names in os.walk(folder):
         for name in names:
             try:
-                total += os.lstat(os.path.join(path, name)).st_size
+                total += 4096 + os.lstat(os.path.join(path, name)).st_size
             except OSError:
                 pass
     return total

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tightbound.arguments import count
 from tightbound.data.files import File, read
-from tightbound.problems.arguments import count
 
 SHAKESPEARE = File(
     "text_tiny_shakespeare/input.txt",

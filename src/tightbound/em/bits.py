@@ -13,7 +13,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from tightbound.problems.arguments import count
+from tightbound.arguments import count
 
 
 class Stack:

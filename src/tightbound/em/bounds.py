@@ -14,11 +14,11 @@ from torch.distributions import Distribution, MultivariateNormal, biject_to
 
 from tightbound import exact, laplace
 from tightbound.approximation import Approximation
+from tightbound.arguments import count
 from tightbound.device import generator
 from tightbound.distributions import draw
 from tightbound.estimate import Estimate
 from tightbound.problem import Problem
-from tightbound.problems.arguments import count
 
 
 def approximate(problem: Problem, q: Distribution | None = None, *, num_samples: int | None = None,

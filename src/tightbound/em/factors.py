@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from tightbound.arguments import count, positive
 from tightbound.device import generator
 from tightbound.em.data import rows
-from tightbound.problems.arguments import count, positive
 
 
 def factor_e_step(x: Tensor, loadings: Tensor, variance: Tensor | float) -> tuple[Tensor, Tensor]:

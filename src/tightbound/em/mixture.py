@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tightbound.arguments import count, one_of, positive, real
 from tightbound.device import generator
 from tightbound.em.bounds import bound, e_step
 from tightbound.em.data import finite, rows
-from tightbound.problems.arguments import count, one_of, positive, real
 
 LOG_2PI = math.log(2 * math.pi)
 NARROW = 1e-5  # a component narrower than this, in standard deviations of the data, has collapsed

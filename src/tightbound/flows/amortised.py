@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from tightbound import vae
+from tightbound.arguments import one_of
 from tightbound.distributions import DiagonalGaussian
 from tightbound.flows.coupling import Coupling
 from tightbound.flows.flow import FlowDistribution
 from tightbound.flows.transforms import Bijection
-from tightbound.problems.arguments import one_of
 from tightbound.vae.encoders import DiagonalEncoder, mlp, single
 from tightbound.vae.model import VAE
 from tightbound.vae.ready import WEIGHTS, load

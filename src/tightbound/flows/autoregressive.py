@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from tightbound.arguments import count, one_of
 from tightbound.device import generator
 from tightbound.flows.transforms import Bijection, Seed, _needed, linear
-from tightbound.problems.arguments import count, one_of
 
 LIMIT = 3.0  # log scales of kind "affine" lie between -LIMIT and LIMIT
 

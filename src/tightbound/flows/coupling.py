@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from tightbound.arguments import count, one_of, positive
 from tightbound.device import generator
 from tightbound.flows.spline import num_parameters, rational_quadratic
 from tightbound.flows.transforms import Bijection, Network, Seed
-from tightbound.problems.arguments import count, one_of, positive
 
 LIMIT = 3.0  # a coupling's log scales lie between -LIMIT and LIMIT
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from tightbound.approximation import Approximation
+from tightbound.arguments import count, positive
 from tightbound.device import generator
 from tightbound.estimate import Estimate
 from tightbound.flows.flow import Flow, FlowDistribution, make
 from tightbound.flows.transforms import FlowError
 from tightbound.problem import Problem
-from tightbound.problems.arguments import count, positive
 
 
 class NoCompiler(FlowError):

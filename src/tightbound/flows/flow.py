@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from tightbound.arguments import count, one_of
 from tightbound.device import generator
 from tightbound.distributions import DiagonalGaussian, _log_standard_normal, standard_normal
 from tightbound.flows.autoregressive import Autoregressive
@@ -15,7 +16,6 @@ from tightbound.flows.coupling import Coupling
 from tightbound.flows.manifolds import UniformTorus
 from tightbound.flows.spline import Spline
 from tightbound.flows.transforms import ActNorm, Affine, Bijection, Box, Chain, NotFinite, Permute, Planar, Radial, Seed, _needed
-from tightbound.problems.arguments import count, one_of
 
 
 class StandardNormal(DiagonalGaussian):

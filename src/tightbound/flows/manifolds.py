@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
+from tightbound.arguments import count
 from tightbound.device import generator
 from tightbound.flows.transforms import Bijection, InverseNotConverged, Network, Seed, bisect
-from tightbound.problems.arguments import count
 
 TURN = 2 * math.pi
 

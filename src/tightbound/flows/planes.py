@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from tightbound.problems.arguments import one_of
+from tightbound.arguments import one_of
 
 LOG_2PI = math.log(2 * math.pi)
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tightbound.arguments import one_of
 from tightbound.flows.fit import approximate, fit_density
 from tightbound.flows.flow import Flow, make
 from tightbound.flows.planes import Plane
 from tightbound.problem import Problem
 from tightbound.problems import energy
-from tightbound.problems.arguments import one_of
 
 PATH = Path(__file__).with_name("shipped.json")
 LAYERS = (2, 8, 32)

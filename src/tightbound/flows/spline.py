@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from tightbound.arguments import count, positive
 from tightbound.device import generator
 from tightbound.flows.transforms import Bijection, Seed
-from tightbound.problems.arguments import count, positive
 
 LEAST = 1e-3  # width and height of a bin, as a share of the whole, and slope at a knot
 

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 from torch.nn.functional import logsigmoid, softplus
 
+from tightbound.arguments import count, positive
 from tightbound.device import generator
-from tightbound.problems.arguments import count, positive
 
 Seed = int | torch.Generator
 

@@ -13,11 +13,11 @@ from torch.distributions import Distribution
 
 from tightbound import families
 from tightbound.approximation import Approximation
+from tightbound.arguments import count, positive
 from tightbound.device import generator
 from tightbound.estimate import Estimate
 from tightbound.gradients.estimators import leave_one_out
 from tightbound.problem import Problem
-from tightbound.problems.arguments import count, positive
 
 Estimator = Callable[..., tuple[Tensor, Tensor]]
 Objective = Callable[[], tuple[Callable[[Tensor], Tensor], Distribution]]

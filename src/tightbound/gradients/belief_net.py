@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from tightbound.arguments import count
 from tightbound.device import generator
 from tightbound.distributions import BernoulliVector
-from tightbound.problems.arguments import count
 
 
 class BeliefNet(nn.Module):

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from tightbound.arguments import count, positive
 from tightbound.distributions import BernoulliVector, draw
-from tightbound.problems.arguments import count, positive
 
 Integrand = Callable[[Tensor], Tensor]
 MOST_BITS = 16  # of an enumeration

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tightbound.arguments import count
 from tightbound.distributions import Chain, DiagonalGaussian, standard_normal
-from tightbound.problems.arguments import count
 from tightbound.vae.likelihoods import BernoulliPixels
 
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from tightbound import vae
+from tightbound.arguments import count, positive
 from tightbound.device import generator
 from tightbound.distributions import DiagonalGaussian
 from tightbound.iterative.rules import Learned
 from tightbound.problem import Problem
 from tightbound.problems import bayesian
-from tightbound.problems.arguments import count, positive
 from tightbound.vae_practice import END, FixedNoise, SentenceVAE
 
 HERE = Path(__file__).parent

@@ -24,13 +24,13 @@ from torch import Tensor, nn
 
 from tightbound import vae
 from tightbound.approximation import Approximation, effective_sample_size, log_mean_exp
+from tightbound.arguments import count
 from tightbound.device import generator as stream_of
 from tightbound.distributions import DiagonalGaussian, standard_normal
 from tightbound.estimate import Estimate
 from tightbound.iterative.bound import Nodes, draws, elbo, errors, gradient, hermite, log_weights, member, numbers
 from tightbound.iterative.rules import Adam, Signal
 from tightbound.problem import Problem
-from tightbound.problems.arguments import count
 
 
 class Inference(nn.Module):

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tightbound.problems.arguments import count, one_of, positive
+from tightbound.arguments import count, one_of, positive
 
 INPUTS = ("gradient", "errors", "both")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tightbound.problems.arguments import positive
+from tightbound.arguments import positive
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tightbound.arguments import count, positive
 from tightbound.device import generator
-from tightbound.problems.arguments import count, positive
 
 LOG_2PI = math.log(2 * math.pi)
 

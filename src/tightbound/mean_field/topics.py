@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tightbound.arguments import count, positive
 from tightbound.device import generator
-from tightbound.problems.arguments import count, positive
 
 BATCH = 256          # documents at once
 LOCAL_STEPS = 100    # of a document, at most

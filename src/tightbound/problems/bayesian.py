@@ -14,12 +14,12 @@ from scipy.special import betaln
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from tightbound.arguments import count, one_of, positive
 from tightbound.data import Columns, breast_cancer, diabetes
 from tightbound.device import choose
 from tightbound.estimate import Estimate
 from tightbound.exact import find_box
 from tightbound.problem import DataProblem, Problem
-from tightbound.problems.arguments import count, one_of, positive
 
 LOG_2PI = math.log(2 * math.pi)
 

@@ -11,10 +11,10 @@ from scipy.integrate import quad
 from scipy.special import kve, ndtr
 from torch import Tensor
 
+from tightbound.arguments import count, positive, real
 from tightbound.estimate import Estimate
 from tightbound.exact import quadrature
 from tightbound.problem import Problem
-from tightbound.problems.arguments import count, positive, real
 
 LOG_2PI = math.log(2 * math.pi)
 

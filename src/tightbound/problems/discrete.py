@@ -8,10 +8,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from tightbound.arguments import count, positive, real
 from tightbound.device import choose, generator
 from tightbound.estimate import Estimate
 from tightbound.exact import enumeration
-from tightbound.problems.arguments import count, positive, real
 
 MOST_TERMS = 2**20  # of an enumeration that is made unasked
 

@@ -18,9 +18,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tightbound.arguments import count, one_of
 from tightbound.distributions import DiagonalGaussian, Gaussian, LowRankGaussian, PiecewiseConstant
 from tightbound.families import _cholesky
-from tightbound.problems.arguments import count, one_of
 
 
 def mlp(*widths: int, activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:

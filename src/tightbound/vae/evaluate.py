@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from tightbound import importance
+from tightbound.arguments import count
 from tightbound.device import generator
-from tightbound.problems.arguments import count
 
 NEGLIGIBLE = 1e-10    # the share of the sum over a grid that all points together hold which are left out of the next
 FIRST = 0.125         # the spacing of the first grid

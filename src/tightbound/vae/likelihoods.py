@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
-from tightbound.problems.arguments import count, one_of, positive
+from tightbound.arguments import count, one_of, positive
 
 
 class Pixels(Distribution):

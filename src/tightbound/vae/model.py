@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from tightbound.arguments import count
 from tightbound.distributions import Chain, DiagonalGaussian
 from tightbound.estimate import Estimate
 from tightbound.problem import Problem
-from tightbound.problems.arguments import count
 from tightbound.vae import encoders, evaluate, likelihoods
 
 

@@ -1,6 +1,8 @@
-"""Starts a Python kernel that may use only so much memory, and write only so large a file.
+"""Starts a Python kernel that may use only so much memory, write only so large a file, and start only so many threads.
 
-    python kernel.py BYTES_OF_MEMORY BYTES_OF_A_FILE -f CONNECTION_FILE
+    python kernel.py BYTES_OF_MEMORY BYTES_OF_A_FILE THREADS -f CONNECTION_FILE
+
+THREADS counts those of processes too; 0 sets no limit.
 """
 
 import resource
@@ -20,6 +22,9 @@ def limit(name: str, value: int) -> None:
 if __name__ == "__main__":
     limit("RLIMIT_AS", int(sys.argv.pop(1)))
     limit("RLIMIT_FSIZE", int(sys.argv.pop(1)))
+    threads = int(sys.argv.pop(1))
+    if threads:
+        limit("RLIMIT_NPROC", threads)
     limit("RLIMIT_CORE", 0)
     sys.path.pop(0)  # this file's own folder
 
