@@ -742,3 +742,12 @@ def test_the_exercises_agree_with_the_package():
     net = MADE(5, 1, (16,))
     assert torch.equal(net.mask0, first) and torch.equal(net.mask_last, last)
     assert checks.bits.reference(0.0, 784, 256) == pytest.approx(8)
+    for seed in range(20):
+        assert all(0 < checks.bits.reference(**at) < math.log2(at["levels"]) for at in checks.bits.instances(seed))
+
+
+def test_a_number_that_is_no_bound_or_a_low_one_is_told_so():
+    bound = lambda gap: checks.own.diagnose(lambda problem: checks._exact(problem) - gap, seed=1)
+    name, message = bound(0.03)
+    assert name == "other" and message.startswith("below log Z") and "0.030 nats" in message
+    assert bound(-0.03)[1].startswith("this is above log Z") and bound(0.015) is None
