@@ -271,6 +271,13 @@ def test_messages_name_what_is_wrong():
     assert "(2,)" in small().diagnose(lambda x: x)[1]
 
 
+def test_where_math_raises_the_message_is_that_of_a_nan():
+    check = small(when_nan="mind the sign")
+    for broken in (lambda x: math.log(-1), lambda x: math.exp(1000), lambda x: 1 / 0):
+        assert "mind the sign\non this instance" in check.diagnose(broken)[1]
+    assert "mind the sign" not in check.diagnose(crash)[1]
+
+
 def test_a_loop_that_never_ends_is_stopped():
     def forever(x):
         while True:

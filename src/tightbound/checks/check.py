@@ -146,13 +146,15 @@ class Check:
         return self._explain(bad, instances, got, right, fault) if bad else fault
 
     def _excuse(self, answer: Answer, arguments: dict) -> str:
+        undefined = any(sign in answer.kind for sign in ("math domain error", "math range error", "ZeroDivisionError"))
+        why = f". {self.when_nan}" if undefined and self.when_nan else ""  # where tensors would give a NaN, `math` raises
         return {
             "not a function": f"expected a function, got {answer.kind}",
             "arguments": f"keep the names of the arguments: your function is called with {', '.join(arguments)}",
             "not written": "not written yet: replace `raise NotImplementedError()` by your answer",
             "too slow": (f"your function had not finished after {self.seconds:g} seconds: "
                          "is there a loop that never ends?"),
-            "raised": f"your function raised {answer.kind}\non this instance: {_describe(arguments)}",
+            "raised": f"your function raised {answer.kind}{why}\non this instance: {_describe(arguments)}",
         }[answer.fault]
 
     def _malformed(self, answer: Answer, expected: list[Tensor]) -> tuple[str, str] | None:

@@ -45,6 +45,7 @@ def _log_mean_exp(log_weights):
 
 log_mean_exp = Check(
     "log of an average", draw=_draw_log_weights, reference=_log_mean_exp, outputs=["log evidence"],
+    when_nan="The exponential of numbers this far from zero does not fit into double precision.",
     wrongs=[
         Wrong("mean of the logs", lambda log_weights: log_weights.mean(),
               "you averaged the logarithms, which estimates the ELBO. The evidence is the average of the "
@@ -399,6 +400,7 @@ def _k(s):
 curse = Check(
     "curse of dimension", draw=_draw_curse, outputs=["ESS per sample", "k"], num_instances=30,
     reference=lambda s, d: (_share(s) ** d, _k(s)),
+    when_nan="The formula is not the same for all s: what does it mean where your root has none?",
     wrongs=[
         Wrong("no threshold", lambda s, d: _share(s) ** d if s**2 > 0.5 else math.nan,
               "right for wide proposals and for those that are slightly too narrow. For the narrowest the "

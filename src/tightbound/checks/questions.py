@@ -317,8 +317,10 @@ gain = Check(
         Wrong("entropy of x", lambda A, S, noise_variance: MultivariateNormal(
             torch.zeros(len(A), dtype=torch.float64), A @ S @ A.T + noise_variance.diag()).entropy(),
               "this is the entropy of the data, noise included. The information is the entropy of x less that of x given z."),
-        Wrong("prior's determinant left out", lambda A, S, noise_variance: _gain(A, S, noise_variance) - 0.5 * torch.logdet(S),
-              "this is minus half the log determinant of the posterior covariance. What was known before is not in it, and a gain is a "
+        Wrong("posterior precision alone", lambda A, S, noise_variance: _gain(A, S, noise_variance) - 0.5 * torch.logdet(S),
+              "this is half the log determinant of the posterior precision. That of the prior is to be compared with it."),
+        Wrong("posterior covariance alone", lambda A, S, noise_variance: 0.5 * torch.logdet(S) - _gain(A, S, noise_variance),
+              "this is half the log determinant of the posterior covariance. What was known before is not in it, and a gain is a "
               "difference."),
         Wrong("entropy of the prior", lambda A, S, noise_variance: MultivariateNormal(
             torch.zeros(len(S), dtype=torch.float64), S).entropy(),
