@@ -27,6 +27,7 @@ from tightbound import Estimate, Problem, checks, exact, laplace, problems
 from tightbound.checks import Check, CheckFailed, Option, Question, Quiz, Wrong
 from tightbound.checks import laplace as laplace_checks
 from tightbound.checks.answers import Answer, collect, decode, encode
+from tightbound.checks.check import _describe
 
 EXERCISES = Path(__file__).resolve().parent.parent / "chapters" / "exercises"
 MODULES = {info.name: module for info in pkgutil.iter_modules(checks.__path__)
@@ -270,6 +271,13 @@ def test_messages_name_what_is_wrong():
     assert "(2,)" in small().diagnose(lambda x: x)[1]
 
 
+def test_where_math_raises_the_message_is_that_of_a_nan():
+    check = small(when_nan="mind the sign")
+    for broken in (lambda x: math.log(-1), lambda x: math.exp(1000), lambda x: 1 / 0):
+        assert "mind the sign\non this instance" in check.diagnose(broken)[1]
+    assert "mind the sign" not in check.diagnose(crash)[1]
+
+
 def test_a_loop_that_never_ends_is_stopped():
     def forever(x):
         while True:
@@ -325,6 +333,39 @@ def test_any_junk_gets_a_diagnosis_and_no_traceback(value):
     for check in (small(reference=lambda x: 1e300), laplace_checks.away):
         name, message = check.diagnose(lambda **arguments: value)
         assert name and message
+
+
+def test_an_answer_in_single_precision_is_told_so():
+    def single(a):
+        a = torch.tensor(a)
+        return tuple(map(float, CHECKS["perturbation.stirling"].reference(a)))
+
+    name, message = CHECKS["perturbation.stirling"].diagnose(single, seed=0)
+    assert name == "few digits" and "float64" in message and "are right, but" not in message
+    check = small(tolerance=1e-8)
+    assert diagnosis(check, lambda x: x.float().sum()) == "few digits"
+    assert diagnosis(check, lambda x: x.sum() + 1e-4) == "other"
+    check.wrongs = (Wrong("rounded", lambda x: x.float().sum(), "do not round"),)
+    assert diagnosis(check, lambda x: x.float().sum()) == "rounded"  # the catalogue knows better
+
+
+def test_what_is_right_is_named_beside_a_few_digits():
+    stirling = CHECKS["perturbation.stirling"]
+    message = stirling.diagnose(lambda a: (stirling.reference(a)[0], stirling.reference(a)[1] + 1e-6), seed=0)[1]
+    assert message.startswith("Laplace is right, but corrected is not: only the first digits are right")
+
+
+@each_check
+def test_the_instance_that_is_shown_can_be_computed_with(check):
+    """Tensors of up to fifty numbers, and numbers, come back from the message, shapes and all."""
+    arguments = check.draw(random.Random(0))
+    shown = dict(zip(arguments, re.split(", (?:" + "|".join(arguments) + ") = ", f", {_describe(arguments)}")[1:]))
+    for name, value in arguments.items():
+        if isinstance(value, torch.Tensor) and (value.ndim != 1 or len(value) <= 50):
+            found = torch.tensor(ast.literal_eval(shown[name]), dtype=value.dtype)
+            torch.testing.assert_close(found, value.detach(), rtol=1e-7, atol=0)
+        if isinstance(value, (int, float)):
+            assert ast.literal_eval(shown[name]) == pytest.approx(value, rel=1e-7)
 
 
 @given(error=st.floats(-1, 1), size=st.floats(1e-3, 1e6), sign=st.sampled_from([-1, 1]))

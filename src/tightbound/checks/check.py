@@ -15,6 +15,7 @@ from tightbound.checks.answers import Answer, collect, to_outputs
 from tightbound.checks.diary import record
 
 SUMMARY = '<summary style="display: list-item; cursor: pointer">'  # JupyterLab takes the triangle away
+FEW_DIGITS = 2e-5  # single precision keeps seven digits, and loses one or two of them in a computation
 
 
 _student: str | None = None
@@ -145,13 +146,15 @@ class Check:
         return self._explain(bad, instances, got, right, fault) if bad else fault
 
     def _excuse(self, answer: Answer, arguments: dict) -> str:
+        undefined = any(sign in answer.kind for sign in ("math domain error", "math range error", "ZeroDivisionError"))
+        why = f". {self.when_nan}" if undefined and self.when_nan else ""  # where tensors would give a NaN, `math` raises
         return {
             "not a function": f"expected a function, got {answer.kind}",
             "arguments": f"keep the names of the arguments: your function is called with {', '.join(arguments)}",
             "not written": "not written yet: replace `raise NotImplementedError()` by your answer",
             "too slow": (f"your function had not finished after {self.seconds:g} seconds: "
                          "is there a loop that never ends?"),
-            "raised": f"your function raised {answer.kind}\non this instance: {_describe(arguments)}",
+            "raised": f"your function raised {answer.kind}{why}\non this instance: {_describe(arguments)}",
         }[answer.fault]
 
     def _malformed(self, answer: Answer, expected: list[Tensor]) -> tuple[str, str] | None:
@@ -186,6 +189,10 @@ class Check:
                 return wrong.name, prefix + wrong.message
         if fault:
             return fault
+        if self.tolerance < FEW_DIGITS and all(self._close(g[i], r[i], FEW_DIGITS) for g, r in zip(got, right) for i in bad):
+            return "few digits", prefix + (
+                "only the first digits are right, about seven, as in single precision. Was a tensor made without "
+                "`dtype=torch.float64`, or a number rounded? (If not, a search or a loop may have stopped too early.)")
         worst = max(range(len(got)), key=lambda i: float((got[i][k] - right[i][k]).abs().max()))
         return "other", (f"{prefix}{self.outputs[k]} {_are(self.outputs[k])} off. Expected {_short(right[worst][k], 8)}, "
                          f"got {_short(got[worst][k], 8)}\n"
@@ -206,11 +213,11 @@ class Check:
             return self._close(answer.reshape(-1)[known], value.reshape(-1)[known])
         return bool(value.isnan().all())
 
-    def _close(self, a: Tensor, b: Tensor) -> bool:
+    def _close(self, a: Tensor, b: Tensor, tolerance: float | None = None) -> bool:
         a, b = a.reshape(-1), b.reshape(-1)
         if len(a) != len(b):
             return False
-        near = (a - b).abs() <= self.tolerance * b.abs().clamp(min=1.0)
+        near = (a - b).abs() <= (self.tolerance if tolerance is None else tolerance) * b.abs().clamp(min=1.0)
         return bool((near & torch.isfinite(b)).all()) or torch.equal(a, b)
 
     def __repr__(self) -> str:
@@ -246,12 +253,8 @@ def _are(*names: str) -> str:
     return "are" if plural else "is"
 
 
-def _short(value, digits: int = 4) -> str:
-    if isinstance(value, Tensor) and value.dtype == torch.bool:
-        return str(value.tolist())
-    if isinstance(value, Tensor):
-        return str(torch.round(value.squeeze().double(), decimals=digits).tolist())
-    return repr(round(value, digits) if isinstance(value, float) else value)
+def _short(value: Tensor, digits: int) -> str:
+    return str(torch.round(value.squeeze().double(), decimals=digits).tolist())
 
 
 def _describe(arguments: dict) -> str:
@@ -259,7 +262,11 @@ def _describe(arguments: dict) -> str:
 
 
 def _listed(value) -> str:
-    if isinstance(value, Tensor) and value.ndim == 1 and len(value) > 16:  # too many to be read
-        first = ", ".join(f"{float(v):.6g}" for v in value[:5])
-        return f"[{first}, ..., {float(value[-1]):.6g}] ({len(value)} numbers)"
-    return _short(value)
+    """A tensor as a list of its own shape, in digits enough to compute with."""
+    if isinstance(value, Tensor) and value.ndim == 1 and len(value) > 50:  # too many to be read
+        return f"[{', '.join(map(_listed, value[:5]))}, ..., {_listed(value[-1])}] ({len(value)} numbers)"
+    if isinstance(value, Tensor):
+        return _listed(value.tolist())
+    if isinstance(value, list):
+        return f"[{', '.join(map(_listed, value))}]"
+    return repr(float(f"{value:.8g}") if isinstance(value, float) else value)

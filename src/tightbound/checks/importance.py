@@ -45,6 +45,7 @@ def _log_mean_exp(log_weights):
 
 log_mean_exp = Check(
     "log of an average", draw=_draw_log_weights, reference=_log_mean_exp, outputs=["log evidence"],
+    when_nan="The exponential of numbers this far from zero does not fit into double precision.",
     wrongs=[
         Wrong("mean of the logs", lambda log_weights: log_weights.mean(),
               "you averaged the logarithms, which estimates the ELBO. The evidence is the average of the "
@@ -64,6 +65,9 @@ log_mean_exp = Check(
               "into double precision. Make them smaller before you exponentiate."),
         Wrong("maximum not added back", lambda log_weights: _log_mean_exp(log_weights - log_weights.max()),
               "you made the log weights smaller before exponentiating, which is right; what was taken away "
+              "must come back in the end."),
+        Wrong("mean not added back", lambda log_weights: _log_mean_exp(log_weights - log_weights.mean()),
+              "you took the mean from the log weights before exponentiating, which helps; what was taken away "
               "must come back in the end."),
         Wrong("maximum taken away once more",
               lambda log_weights: _log_mean_exp(log_weights) - 2 * log_weights.max(),
@@ -174,6 +178,8 @@ standard_error = Check(
               "with all weights equal the estimate has no error at all, and yours has one.", 1),
         Wrong("plus for minus", lambda log_weights: torch.sqrt(1 / _ess(log_weights) + 1 / len(log_weights)),
               "a sign is turned: with all weights equal the error has to vanish.", 1),
+        Wrong("logarithm", lambda log_weights: _standard_error(log_weights)[1].log(),
+              "you took a logarithm of the error. That of log p is asked for, which is an error in nats already.", 1),
         Wrong("no root", lambda log_weights: 1 / _ess(log_weights) - 1 / len(log_weights),
               "this is the variance; the standard error is its root.", 1),
         Wrong("difference of the roots",
@@ -286,6 +292,12 @@ posterior_mean = Check(
               "sum are not squared.", 1),
         Wrong("no root", lambda f, log_weights: _error(f, log_weights, _mean(f, log_weights)) ** 2,
               "this is the variance; its root is asked for.", 1),
+        Wrong("S - 1 for S", lambda f, log_weights: _error(f, log_weights, _mean(f, log_weights))
+              * math.sqrt(len(f) / (len(f) - 1)),
+              "nearly: you divided by S - 1 where the exercise means S.", 1),
+        Wrong("denominator forgotten", lambda f, log_weights: torch.sqrt(
+            len(f) * (_softmax(log_weights) * f).var(correction=0)),
+              "this is the error of the numerator alone. The denominator is off as well, and the two errors are related.", 1),
         Wrong("not centred", lambda f, log_weights: _error(f, log_weights, 0.0),
               "you forgot to subtract the mean: add a constant to f, and the error may not change.", 1),
         Wrong("centred at the plain mean", lambda f, log_weights: _error(f, log_weights, f.mean()),
@@ -388,6 +400,7 @@ def _k(s):
 curse = Check(
     "curse of dimension", draw=_draw_curse, outputs=["ESS per sample", "k"], num_instances=30,
     reference=lambda s, d: (_share(s) ** d, _k(s)),
+    when_nan="The formula is not the same for all s: what does it mean where your root has none?",
     wrongs=[
         Wrong("no threshold", lambda s, d: _share(s) ** d if s**2 > 0.5 else math.nan,
               "right for wide proposals and for those that are slightly too narrow. For the narrowest the "
@@ -401,6 +414,8 @@ curse = Check(
         Wrong("times d", lambda s, d: _share(s) * d,
               "the dimension multiplies your answer. The weight is a product over coordinates, and so is the "
               "mean of its square."),
+        Wrong("s forgotten", lambda s, d: math.sqrt(2 - 1 / s**2) ** d if s**2 > 0.5 else math.nan,
+              "a factor of s is missing: the proposal is normalised, so its density has s in front of it too."),
         Wrong("half the dimension", lambda s, d: _share(s) ** (d / 2),
               "the power is half of what it should be: there are d factors, one a coordinate, with a root "
               "inside each already."),
@@ -425,6 +440,8 @@ curse = Check(
               "exercise calls that k = 0.", 1),
         Wrong("k with s for its square", lambda s, d: max(0.0, 1 - s),
               "s enters by its square, for log w is quadratic in z.", 1),
+        Wrong("square of s", lambda s, d: s**2 if s < 1 else math.nan,
+              "your k grows with s. The narrower the proposal, the heavier the tail of the weights.", 1),
         Wrong("k turned over", lambda s, d: 1 / (1 - s**2) if s < 1 else 0.0,
               "this is 1/k, the power with which the tail falls (and the order of the first moment that is "
               "infinite).", 1),
@@ -493,6 +510,9 @@ annealed = Check(
         Wrong("start only", lambda log_joint, log_q, b: (log_joint - log_q)[0],
               "this is plain importance sampling, from the first point of each path: the chain has been for "
               "nothing."),
+        Wrong("end over start", lambda log_joint, log_q, b: log_joint[-1] - log_q[0],
+              "f_t is taken at the point after the move, and f_{t-1} at that before it, so that all that lies between "
+              "cancels. Both belong to the same point."),
         Wrong("end only", lambda log_joint, log_q, b: (log_joint - log_q)[-1],
               "these are the weights of the last points as though they came from q, which they no longer "
               "do."),

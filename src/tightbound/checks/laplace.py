@@ -52,6 +52,11 @@ evidence = Check(
               "2 pi stands there for one dimension only. Every dimension brings a factor of its own."),
         Wrong("2 pi without the root", lambda energy, hessian: _evidence(energy, hessian) + 0.5 * len(hessian) * LOG_2PI,
               "each dimension brings the square root of 2 pi, not 2 pi."),
+        Wrong("sign of 2 pi", lambda energy, hessian: _evidence(energy, hessian) - len(hessian) * LOG_2PI,
+              "the factors of 2 pi have the wrong sign: the area under a bell of height one is larger than one over its curvature's root."),
+        Wrong("determinant, not its logarithm", lambda energy, hessian: _evidence(energy, hessian)
+              + 0.5 * torch.logdet(hessian) - 0.5 * torch.det(hessian),
+              "the determinant of H stands there without its logarithm."),
         Wrong("sign of the energy", lambda energy, hessian: _evidence(energy, hessian) + 2 * energy,
               "the energy has the wrong sign: u = -log p(x, z), so a low energy means a high peak."),
         Wrong("energy left out", lambda energy, hessian: _evidence(energy, hessian) + energy,
@@ -76,6 +81,10 @@ def _draw_coin(stream):
 
 def _log_beta(a, b):
     return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+
+
+def _mode_in_p(heads, tails, a, b):
+    return (a + heads - 1) / (a + b + heads + tails - 2)
 
 
 def _logit(p):
@@ -109,6 +118,8 @@ coin = Check(
               "this is the logit of the mode in p. A density changes with its coordinate: the Jacobian dp/dz = p (1 - p) moves the mode."),
         Wrong("p in place of its logit", lambda heads, tails, a, b: _p(heads, tails, a, b),
               "this is p; the mean asked for is in the coordinate z = logit p."),
+        Wrong("mode in p", lambda heads, tails, a, b: _mode_in_p(heads, tails, a, b),
+              "this is the mode of the density of p. Laplace's method is asked for in the coordinate z = logit p."),
         Wrong("prior left out of the mode", lambda heads, tails, a, b: math.log(heads / tails),
               "this is where the likelihood peaks. The prior's counts a and b belong to it as well."),
         Wrong("logit upside down", lambda heads, tails, a, b: -_coin(heads, tails, a, b)[0],
@@ -131,6 +142,18 @@ coin = Check(
         Wrong("Jacobian left out of the height", lambda heads, tails, a, b: (lambda p: _coin(heads, tails, a, b)[2] - math.log(p * (1 - p)))(
             _p(heads, tails, a, b)),
               "the height lacks the Jacobian: in logit p the exponents are a + h and b + t, one more than in p.", 2),
+        Wrong("in p", lambda heads, tails, a, b: (lambda p: (a + heads - 1) * math.log(p) + (b + tails - 1) * math.log(1 - p)
+              - _log_beta(a, b) + 0.5 * LOG_2PI + 0.5 * math.log(p * (1 - p) / (a + b + heads + tails - 2)))(_mode_in_p(heads, tails, a, b)),
+              "this is what Laplace's method says in p. It depends on the coordinate: asked for is that in logit p.", 2),
+        Wrong("binomial coefficient", lambda heads, tails, a, b: _coin(heads, tails, a, b)[2] - math.log(heads + tails + 1)
+              - _log_beta(heads + 1, tails + 1),
+              "a binomial coefficient is in your evidence. Here the order of the flips is known.", 2),
+        Wrong("no 2 pi", lambda heads, tails, a, b: _coin(heads, tails, a, b)[2] - 0.5 * LOG_2PI,
+              "the factor of 2 pi is missing from the area of the bell.", 2),
+        Wrong("sign of log B", lambda heads, tails, a, b: _coin(heads, tails, a, b)[2] + 2 * _log_beta(a, b),
+              "log B(a, b) has the wrong sign: the prior is divided by B.", 2),
+        Wrong("minus the log evidence", lambda heads, tails, a, b: -_coin(heads, tails, a, b)[2],
+              "this is minus the log evidence: the sign of the whole is turned around.", 2),
         Wrong("exact answer", lambda heads, tails, a, b: _log_beta(a + heads, b + tails) - _log_beta(a, b),
               "this is the exact log evidence. Well known, but asked for is Laplace's approximation of it.", 2),
     ],
@@ -162,6 +185,8 @@ away = Check(
               "the mean went the wrong way: J points to higher energy, the Gaussian sits downhill."),
         Wrong("mean left at mu", lambda mu, energy, gradient, hessian: mu,
               "the mean stayed at the expansion point. With J ≠ 0 the parabola has its lowest point elsewhere."),
+        Wrong("step alone", lambda mu, energy, gradient, hessian: -_step(gradient, hessian),
+              "this is how far the mean lies from the expansion point; asked for is where it lies."),
         Wrong("gradient step", lambda mu, energy, gradient, hessian: mu - gradient,
               "this is a gradient step. The parabola's lowest point also depends on its curvature."),
         Wrong("H in place of its inverse in the mean", lambda mu, energy, gradient, hessian: mu - hessian @ gradient,
@@ -213,6 +238,15 @@ predictive = Check(
               "you multiplied where you should divide: uncertainty must pull a prediction towards one half."),
         Wrong("no pi/8", lambda x, mean, covariance: torch.sigmoid(x @ mean / torch.sqrt(1 + (x @ covariance @ x))),
               "pi/8 is missing: it makes the logistic curve and the probit agree at the origin."),
+        Wrong("8/pi for pi/8", lambda x, mean, covariance: torch.sigmoid(
+            x @ mean / torch.sqrt(1 + 8 / math.pi * (x @ covariance @ x))),
+              "the factor before the variance is upside down."),
+        Wrong("one forgotten", lambda x, mean, covariance: torch.sigmoid(x @ mean / torch.sqrt(math.pi / 8 * (x @ covariance @ x))),
+              "the one under the root is missing: with no uncertainty at all, the plug-in prediction must come out."),
+        Wrong("probit for sigmoid", lambda x, mean, covariance: torch.special.ndtr(
+            x @ mean / torch.sqrt(1 + x @ covariance @ x)),
+              "this is the average of the probit function itself. The model has a sigmoid: the probit only lends its formula, with "
+              "a factor that fits the two together."),
         Wrong("pi/2 for pi/8", lambda x, mean, covariance: torch.sigmoid(
             x @ mean / torch.sqrt(1 + math.pi / 2 * (x @ covariance @ x))),
               "the factor before the variance is pi/8; yours is four times that."),
@@ -247,6 +281,12 @@ bic = Check(
     wrongs=[
         Wrong("deviance scale", lambda log_likelihood, num_parameters, num_data: -2 * log_likelihood + num_parameters * math.log(num_data),
               "this is BIC on the deviance scale, minus two times what is asked. Here we want an approximate log evidence in nats."),
+        Wrong("twice", lambda log_likelihood, num_parameters, num_data: 2 * log_likelihood - num_parameters * math.log(num_data),
+              "this is twice what is asked: minus BIC on the deviance scale. Here we want an approximate log evidence in nats."),
+        Wrong("minus the log evidence", lambda log_likelihood, num_parameters, num_data: 0.5 * num_parameters * math.log(num_data)
+              - log_likelihood, "the sign of the whole is turned around: here more is better."),
+        Wrong("logarithm to base two", lambda log_likelihood, num_parameters, num_data: log_likelihood
+              - 0.5 * num_parameters * math.log2(num_data), "the logarithm is to base two; nats need the natural one."),
         Wrong("no half", lambda log_likelihood, num_parameters, num_data: log_likelihood - num_parameters * math.log(num_data),
               "each parameter costs half of log n, not the whole: standard errors shrink with the root of n."),
         Wrong("bonus, not penalty", lambda log_likelihood, num_parameters, num_data: log_likelihood + 0.5 * num_parameters * math.log(num_data),

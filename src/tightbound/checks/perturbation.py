@@ -106,7 +106,8 @@ recursion = Check(
               "the binomial coefficient is off: its upper number is not n."),
         Wrong("binomial of n - 1 and k",
               lambda moments: _recursion(moments, lambda n, k: math.comb(n - 1, k)),
-              "the binomial coefficient is off: its lower number is not k."),
+              "the binomial coefficient is off: its lower number is not k. Or it is right, and moment and cumulant have "
+              "changed places."),
         Wrong("no binomial", lambda moments: _recursion(moments, lambda n, k: 1.0),
               "the binomial coefficients are missing: they count in how many ways a set of n can be split."),
         Wrong("plus", lambda moments: _recursion(moments, lambda n, k: math.comb(n - 1, k - 1), 1.0),
@@ -173,6 +174,11 @@ three = Check(
               "found.", 1),
         Wrong("order one", lambda log_weights: method.bound(log_weights, 1, _best(log_weights)),
               "the series stops after its linear term.", 1),
+        Wrong("constant term missing", lambda log_weights: method.bound(log_weights, 3) + torch.log(
+            1 - torch.exp(_best(log_weights) - method.bound(log_weights, 3))),
+              "the term of k = 0 is missing from your sum.", 1),
+        Wrong("sum, not mean", lambda log_weights: method.bound(log_weights, 3) + math.log(len(log_weights)),
+              "you summed over the points; an expectation is a mean.", 1),
         Wrong("no factorials", lambda log_weights: _best(log_weights) + torch.log(
             1 + method.moments(log_weights, 3, _best(log_weights)).sum()),
               "the factorials are missing.", 1),
@@ -291,6 +297,12 @@ stop = Check(
         Wrong("smallest term left out", lambda terms: _sum_to(terms, _smallest(terms)),
               "you stopped before the smallest term. Two partial sums, with it and without it, lie on either "
               "side of the answer."),
+        Wrong("sum of the two", lambda terms: 2 * _sum_to(terms, _smallest(terms)) + terms[_smallest(terms)],
+              "you added the two partial sums; asked for is their middle."),
+        Wrong("half a term too far", lambda terms: _sum_to(terms, _smallest(terms) + 1) + 0.5 * terms[_smallest(terms)],
+              "your smallest term counts one and a half times: the partial sum with it is already on the other side."),
+        Wrong("logarithm", lambda terms: (_sum_to(terms, _smallest(terms)) + 0.5 * terms[_smallest(terms)]).log(),
+              "this is the logarithm of the value; asked for is the value of the series itself."),
         Wrong("average of the terms", lambda terms: terms.mean(),
               "you averaged the terms; they are to be added, up to one of them."),
         Wrong("average of the sums", lambda terms: terms.cumsum(0).mean(),

@@ -54,6 +54,7 @@ def _posterior(p, prior, heads, tails):
 coins = Check(
     "bag of coins", draw=_draw_coins, outputs=["posterior", "next flip"],
     reference=lambda p, prior, heads, tails: ((v := _posterior(p, prior, heads, tails)), v @ p),
+    when_nan="The probability of some thousand flips is zero in double precision, with every coin.",
     wrongs=[
         Wrong("prior forgotten", lambda p, prior, heads, tails: _posterior(p, torch.ones_like(prior), heads, tails),
               "this is the likelihood, normalised: every coin was as probable as any other before the flips. The bag says "
@@ -76,6 +77,8 @@ coins = Check(
         Wrong("most probable coin only", lambda p, prior, heads, tails: (
             _posterior(p, prior, heads, tails) == _posterior(p, prior, heads, tails).max()).double(),
               "all of your probability is on the most probable coin. Another one may have fallen so as well."),
+        Wrong("logarithm", _log_posterior,
+              "these are logarithms; asked for are the probabilities themselves."),
         Wrong("plug-in", lambda p, prior, heads, tails: p[_posterior(p, prior, heads, tails).argmax()],
               "this is the probability of heads for the most probable coin. Another coin may be in your hand: average over "
               "all of them.", 1),
@@ -150,6 +153,9 @@ predictive = Check(
         Wrong("standard deviations", lambda X, y, x_new, noise_variance, prior_variance:
               _ridge(X, y, x_new, math.sqrt(noise_variance / prior_variance)),
               "standard deviations stand where variances belong."),
+        Wrong("variances squared", lambda X, y, x_new, noise_variance, prior_variance:
+              _ridge(X, y, x_new, (noise_variance / prior_variance) ** 2),
+              "variances have been squared: what you are given are variances already, not standard deviations."),
         Wrong("penalty times n", lambda X, y, x_new, noise_variance, prior_variance:
               _ridge(X, y, x_new, len(y) * noise_variance / prior_variance),
               "the prior counts once for each datum in your mean; it counts once."),
@@ -311,6 +317,11 @@ gain = Check(
         Wrong("entropy of x", lambda A, S, noise_variance: MultivariateNormal(
             torch.zeros(len(A), dtype=torch.float64), A @ S @ A.T + noise_variance.diag()).entropy(),
               "this is the entropy of the data, noise included. The information is the entropy of x less that of x given z."),
+        Wrong("posterior precision alone", lambda A, S, noise_variance: _gain(A, S, noise_variance) - 0.5 * torch.logdet(S),
+              "this is half the log determinant of the posterior precision. That of the prior is to be compared with it."),
+        Wrong("posterior covariance alone", lambda A, S, noise_variance: 0.5 * torch.logdet(S) - _gain(A, S, noise_variance),
+              "this is half the log determinant of the posterior covariance. What was known before is not in it, and a gain is a "
+              "difference."),
         Wrong("entropy of the prior", lambda A, S, noise_variance: MultivariateNormal(
             torch.zeros(len(S), dtype=torch.float64), S).entropy(),
               "this is the entropy of z before the experiment. How much of it does the experiment take away?"),
@@ -419,6 +430,11 @@ factor = Check(
         Wrong("precision forgotten", lambda **a: _bits(**a | {"precision": 1.0}),
               "this takes a density for a probability: the precision to which y is written down is not in it. A real number has "
               "infinitely many digits.", 1),
+        Wrong("multiplied by log 2", lambda **a: _bits(**a) * math.log(2) ** 2,
+              "you multiplied by log 2. A bit is log 2 nats, so there are more bits than nats.", 1),
+        Wrong("nats and bits mixed", lambda X1, X0, y, noise_variance, prior_variance, precision:
+              -_log_evidence(X1, y, noise_variance, prior_variance) - len(y) * math.log2(precision),
+              "two units are mixed: of evidence and precision, one is in nats and the other in bits.", 1),
         Wrong("precision once", lambda **a: _bits(**a) + (len(a["y"]) - 1) * math.log2(a["precision"]),
               "the precision is in your length once; each of the n numbers is written down to it.", 1),
         Wrong("precision divides", lambda **a: _bits(**a) + 2 * len(a["y"]) * math.log2(a["precision"]),
@@ -513,6 +529,7 @@ missing = Check(
               "these are entries of the precision matrix, not variances.", 1),
         Wrong("nothing left", lambda mean, covariance, seen, x: torch.zeros(int((~seen).sum()), dtype=torch.float64),
               "you are certain of what was not measured. The best guess is a guess.", 1),
+        Wrong("bits", lambda **a: _seen_evidence(**a) / math.log(2), "this is in bits; asked for are nats.", 2),
         Wrong("posterior mean filled in", lambda mean, covariance, seen, x: MultivariateNormal(mean, covariance).log_prob(
             _whole(mean, seen, x, _fill(mean, covariance, seen, x))),
               "you filled the best guess in and took the density of all, as though the guess had been measured.", 2),
