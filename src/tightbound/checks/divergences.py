@@ -342,6 +342,18 @@ def _ep(X, y, prior_scale):
     return found.q.loc, found.q.covariance_matrix, float(found.log_evidence)
 
 
+def _without_cavities(X, y, prior_scale):
+    """Where the mean settles if each site is renewed in the context of the whole of q, itself included."""
+    A, nothing = method._signed(X, y), torch.zeros(len(y), dtype=torch.float64)
+    tau, nu = nothing, nothing
+    for _ in range(100):
+        q = method._from_sites(A, method.Sites(tau, nu), prior_scale**2)
+        m, v, _, _ = method._cavities(A, q, method.Sites(nothing, nothing))
+        _, mean, variance = method.tilted_moments(m, v, "probit")
+        tau, nu = tau + 0.5 * (1 / variance - 1 / v - tau), nu + 0.5 * (mean / variance - m / v - nu)
+    return q.loc
+
+
 def _laplace(X, y, prior_scale):
     A = method._signed(X, y)
     return laplace.approximate(Problem(lambda w: (0.5 * torch.erfc(-(w @ A.T) / 2**0.5)).log().sum(-1)
@@ -387,6 +399,8 @@ project = Check(
           for damping in (0.5, 0.8)),
         Wrong("labels ignored", lambda X, y, prior_scale: _found(X, torch.ones_like(y), prior_scale).q.loc,
               "the labels do not enter: every row is taken for a success."),
+        Wrong("cavities not made", _without_cavities,
+              "each site is renewed with itself still in q, so that its observation counts twice: divide it out first."),
         Wrong("standard deviations", lambda X, y, prior_scale: _found(X, y, prior_scale).q.stddev,
               "these are standard deviations; asked for is the whole covariance matrix.", 1),
         Wrong("variances", lambda X, y, prior_scale: _found(X, y, prior_scale).q.variance,
