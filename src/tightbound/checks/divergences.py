@@ -74,6 +74,16 @@ kl = Check(
         Wrong("distance in units of q", lambda mean_q, cov_q, mean_p, cov_p: _kl(mean_q, cov_q, mean_p, cov_p) + 0.5 * (
             (mean_p - mean_q) @ torch.linalg.solve(cov_q, mean_p - mean_q) - _parts(mean_q, cov_q, mean_p, cov_p)[1]),
               "you measure the distance of the means in the units of q. It comes from log p, which has the units of p."),
+        Wrong("no half before the volumes", _kl_with(lambda trace, distance, d, volume: 0.5 * (trace + distance - d) + volume),
+              "the log-determinants lack their half: a normaliser holds the root of a determinant."),
+        Wrong("trace turned", lambda mean_q, cov_q, mean_p, cov_p: _kl(mean_q, cov_q, mean_p, cov_p) + 0.5 * (
+            torch.linalg.solve(cov_q, cov_p).trace() - _parts(mean_q, cov_q, mean_p, cov_p)[0]),
+              "the two covariances have changed places in the trace: it is the spread of q, in the units of p."),
+        Wrong("product entry by entry", lambda mean_q, cov_q, mean_p, cov_p: _kl(mean_q, cov_q, mean_p, cov_p) + 0.5 * (
+            torch.linalg.inv(cov_p).diagonal() @ cov_q.diagonal() - _parts(mean_q, cov_q, mean_p, cov_p)[0]),
+              "in the trace only the diagonals of the two matrices meet: `*` multiplies entry by entry, `@` is the product of matrices."),
+        Wrong("negative", lambda mean_q, cov_q, mean_p, cov_p: -_kl(mean_q, cov_q, mean_p, cov_p),
+              "the sign is turned: a divergence is never negative."),
         Wrong("only the diagonals", lambda mean_q, cov_q, mean_p, cov_p: _kl(mean_q, cov_q.diagonal().diag(), mean_p, cov_p.diagonal().diag()),
               "only the diagonals of the covariances are used: here the latents are correlated."),
         Wrong("cross-entropy", lambda mean_q, cov_q, mean_p, cov_p: _kl(mean_q, cov_q, mean_p, cov_p) + 0.5 * (
@@ -112,6 +122,11 @@ match = Check(
               "you averaged the variances of the components; how far the components lie apart is missing.", 1),
         Wrong("means only", lambda weights, means, variances: weights @ (means - weights @ means) ** 2,
               "you took the spread of the means; the width of each component is missing.", 1),
+        Wrong("variances taken for deviations", lambda weights, means, variances: weights @ (variances**2 + (means - weights @ means) ** 2),
+              "you squared the variances of the components: they are squares already.", 1),
+        Wrong("spread of the means unweighted", lambda weights, means, variances: (
+            weights @ variances + ((means - weights @ means) ** 2).mean()),
+              "in the spread of the means every component counts the same; the weights belong there too.", 1),
         Wrong("second moment", lambda weights, means, variances: weights @ (variances + means**2),
               "this is the average of z squared. The variance is taken around the mean.", 1),
         Wrong("standard deviation", lambda weights, means, variances: _match(weights, means, variances)[1].sqrt(),
@@ -142,7 +157,7 @@ def _factorised(precision):
 
 factorised = Check(
     "factorised normals", draw=_draw_factorised, reference=_factorised,
-    outputs=["variances by reverse KL", "variances by forward KL", "gap"],
+    outputs=["reverse-KL variances", "forward-KL variances", "gap"],
     wrongs=[
         Wrong("forward for reverse", lambda precision: _factorised(precision)[1],
               "these are the true marginal variances. Reverse KL gives smaller ones."),
@@ -150,6 +165,8 @@ factorised = Check(
               "these are precisions; asked for are variances."),
         Wrong("standard deviations", lambda precision: precision.diagonal().rsqrt(),
               "these are standard deviations; asked for are variances."),
+        Wrong("precision taken for a covariance", lambda precision: 1 / _factorised(precision)[1],
+              "you inverted the matrix first, as if it were a covariance. It is the precision already."),
         Wrong("reverse for forward", lambda precision: _factorised(precision)[0],
               "these are the conditional variances again. The forward KL matches the marginal ones.", 1),
         Wrong("diagonal of the precision", lambda precision: precision.diagonal(),
@@ -158,6 +175,8 @@ factorised = Check(
               "a gap of a lower bound cannot be negative: the sign is turned.", 2),
         Wrong("gap without the half", lambda precision: 2 * _factorised(precision)[2],
               "the gap is twice too large: log-determinants of covariances come with a half.", 2),
+        Wrong("log-determinant left out", lambda precision: 0.5 * precision.diagonal().log().sum(),
+              "only q's log-determinant is in it; that of the posterior is missing. For a diagonal precision the gap must be zero.", 2),
         Wrong("gap of the forward solution", lambda precision: 0.5 * (
             (precision.diagonal() * _factorised(precision)[1]).sum() - len(precision)
             - _factorised(precision)[1].log().sum() - torch.logdet(precision)),
@@ -208,6 +227,13 @@ renyi = Check(
               "the sign of the factor before the logarithm is turned: if all weights are w, the bound must be log w."),
         Wrong("not in the log domain", _renyi_with(lambda alpha: 1 - alpha, average=lambda t: t.exp().mean().log()),
               "exp overflows, or falls to zero: weights of real problems lie hundreds of nats from one. Stay in the log domain."),
+        Wrong("power alpha - 1", _renyi_with(lambda alpha: alpha - 1),
+              "the exponent has the wrong sign: if all weights are w, the bound must be log w."),
+        Wrong("log S not divided", lambda log_weights, alpha: log_weights.mean() if alpha == 1 else
+              ((1 - alpha) * log_weights).logsumexp(0) / (1 - alpha) - math.log(len(log_weights)),
+              "the factor before the logarithm belongs to the whole logarithm of the mean; log S stands outside of it."),
+        Wrong("maximum not added back", _renyi_with(lambda alpha: 1 - alpha, average=lambda t: (t - t.max()).logsumexp(0) - math.log(len(t))),
+              "you subtracted the largest term before the exponential, and have not put it back after the logarithm."),
         Wrong("undefined at one", lambda log_weights, alpha: torch.tensor(math.nan) if alpha == 1 else method.renyi_bound(log_weights, alpha),
               "right but for alpha = 1, where the formula is 0/0. There the bound is a limit (l'Hôpital), which has a name of its own."),
     ],
@@ -242,6 +268,10 @@ tilted = Check(
               "the mean is divided by 1 + v; widths add up as variances, but it is the width that divides."),
         Wrong("one left out", lambda mean, variance: torch.special.log_ndtr(mean / variance.sqrt()),
               "Phi has a width of its own, one, which adds to that of the activation."),
+        Wrong("variance taken for a deviation", lambda mean, variance: torch.special.log_ndtr(mean / torch.sqrt(1 + variance**2)),
+              "the variance is squared under the root: it is the square of a width already."),
+        Wrong("derivative only", lambda mean, variance: _ratio(_z(mean, variance)) / torch.sqrt(1 + variance),
+              "this is the derivative of log Z. The mean is the cavity's, moved by that derivative times something.", 1),
         Wrong("cavity mean", lambda mean, variance: mean,
               "this is the cavity's mean: the observation has not moved it.", 1),
         Wrong("derivative without the root",
@@ -257,6 +287,14 @@ tilted = Check(
               "this is the standard deviation; asked for is the variance.", 2),
         Wrong("ratio squared only", lambda mean, variance: variance - variance**2 * _ratio(_z(mean, variance)) ** 2 / (1 + variance),
               "in the second derivative of log Phi there is r squared, and one term more.", 2),
+        Wrong("variance grows", lambda mean, variance: 2 * variance - method.tilted_moments(mean, variance, "probit")[2],
+              "the variance grows, but log Z bends downwards: an observation must make it smaller.", 2),
+        Wrong("v for v squared", lambda mean, variance: variance - variance * _ratio(_z(mean, variance)) * (
+            _z(mean, variance) + _ratio(_z(mean, variance))) / (1 + variance),
+              "the second derivative of log Z is multiplied by too low a power of the cavity's variance.", 2),
+        Wrong("m for z", lambda mean, variance: variance - variance**2 * _ratio(_z(mean, variance)) * (
+            mean + _ratio(_z(mean, variance))) / (1 + variance),
+              "in the second derivative stands the cavity's mean where z belongs, at which log Phi is differentiated.", 2),
         Wrong("variance without 1 + v", lambda mean, variance: variance - variance**2 * _ratio(_z(mean, variance)) * (
             _z(mean, variance) + _ratio(_z(mean, variance))),
               "z depends on m through a root, and the second derivative meets it twice; without it the variance can even be negative.", 2),
@@ -304,6 +342,18 @@ def _ep(X, y, prior_scale):
     return found.q.loc, found.q.covariance_matrix, float(found.log_evidence)
 
 
+def _without_cavities(X, y, prior_scale):
+    """Where the mean settles if each site is renewed in the context of the whole of q, itself included."""
+    A, nothing = method._signed(X, y), torch.zeros(len(y), dtype=torch.float64)
+    tau, nu = nothing, nothing
+    for _ in range(100):
+        q = method._from_sites(A, method.Sites(tau, nu), prior_scale**2)
+        m, v, _, _ = method._cavities(A, q, method.Sites(nothing, nothing))
+        _, mean, variance = method.tilted_moments(m, v, "probit")
+        tau, nu = tau + 0.5 * (1 / variance - 1 / v - tau), nu + 0.5 * (mean / variance - m / v - nu)
+    return q.loc
+
+
 def _laplace(X, y, prior_scale):
     A = method._signed(X, y)
     return laplace.approximate(Problem(lambda w: (0.5 * torch.erfc(-(w @ A.T) / 2**0.5)).log().sum(-1)
@@ -320,9 +370,15 @@ def _phi(mean, variance):
     return 0.5 * (mean**2 / variance + variance.log()).sum()
 
 
+def _evidence_with(change, X, y, prior_scale):
+    """A wrong answer: what is added to the log evidence, from EP's result, the sums of phi and the prior's deviation."""
+    found, _, marginal, cavity = _ep_pieces(X, y, prior_scale)
+    return float(found.log_evidence) + float(change(found, _phi(*cavity), _phi(*marginal), prior_scale))
+
+
 project = Check(
     "expectation propagation", draw=_draw_ep, reference=_ep, outputs=["mean", "covariance", "log evidence"], num_instances=3,
-    tolerance=1e-5,
+    tolerance=1e-5, when_nan="Where y = 0 the row turns its sign; it does not become zero.",
     wrongs=[
         Wrong("one sweep", lambda X, y, prior_scale: _one_sweep(X, y, prior_scale, damping=1.0),
               "these are the sites after a single sweep from the prior. Go round until they stop moving."),
@@ -341,6 +397,10 @@ project = Check(
         *(Wrong(f"one sweep, damping {damping}", functools.partial(_one_sweep, damping=damping),
                 f"this is where a single sweep from the prior leads, damped by {damping}. Go round until nothing moves.")
           for damping in (0.5, 0.8)),
+        Wrong("labels ignored", lambda X, y, prior_scale: _found(X, torch.ones_like(y), prior_scale).q.loc,
+              "the labels do not enter: every row is taken for a success."),
+        Wrong("cavities not made", _without_cavities,
+              "each site is renewed with itself still in q, so that its observation counts twice: divide it out first."),
         Wrong("standard deviations", lambda X, y, prior_scale: _found(X, y, prior_scale).q.stddev,
               "these are standard deviations; asked for is the whole covariance matrix.", 1),
         Wrong("variances", lambda X, y, prior_scale: _found(X, y, prior_scale).q.variance,
@@ -368,6 +428,15 @@ project = Check(
         Wrong("cavities left out", lambda X, y, prior_scale: (lambda found, log_z, marginal, cavity:
               float(found.log_evidence) - _phi(*cavity))(*_ep_pieces(X, y, prior_scale)),
               "the terms phi(m, v) of the cavities are missing.", 2),
+        *(Wrong(name, functools.partial(_evidence_with, change), message, 2) for name, change, message in (
+            ("sites left out", lambda found, cavities, marginals, s: marginals - cavities,
+             "what the sites themselves integrate to is missing, that is all the terms phi(m, v)."),
+            ("sites turned", lambda found, cavities, marginals, s: 2 * (marginals - cavities),
+             "the terms phi(m, v) of cavities and marginals have each other's sign."),
+            ("quadratic form left out", lambda found, cavities, marginals, s: -0.5 * found.q.loc @ found.q.precision_matrix @ found.q.loc,
+             "the height of q at its mean is missing: the sites and the prior integrate to more than a volume."),
+            ("prior's volume twice", lambda found, cavities, marginals, s: -len(found.q.loc) * math.log(s),
+             "the prior's log-volume is twice too large: it is that of a deviation in each coordinate, not of a variance."))),
     ],
     hints=["Flip the sign of the rows with y = 0; then every factor is Phi(a_n). Keep two numbers a site, tau and nu, all zero at first.",
            "A sweep: q from the sites, all cavities, all tilted moments (exercise 5), new sites; move 80 % of the way. Fifty sweeps are plenty.",

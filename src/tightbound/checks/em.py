@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 
@@ -62,7 +63,8 @@ e_step = Check(
               "each column sums to one, but it is each row that should: a datum's shares are spread over the components."),
         Wrong("not normalised", lambda x, weights, means, sds: _joint(x, weights, means, sds).exp(),
               "these are joint densities p(x, z = k). To be a posterior over k they must sum to one for every datum."),
-        Wrong("logarithm of the responsibilities", lambda x, weights, means, sds: torch.log_softmax(_joint(x, weights, means, sds), -1),
+        Wrong("logarithm of the responsibilities", lambda x, weights, means, sds: torch.where(
+            (q := torch.softmax(_joint(x, weights, means, sds), -1)) > 1e-300, q.log(), math.nan),  # where q underflows, any logarithm
               "these are logarithms of responsibilities: take the exponential at the end."),
         Wrong("standard deviation taken for a variance", lambda x, weights, means, sds: torch.softmax(_joint(x, weights, means, sds.sqrt()), -1),
               "sds holds standard deviations; it looks as if you took them for variances."),
@@ -255,6 +257,8 @@ terms = Check(
               "this is the mean complexity of a datum; asked for is that of all data together.", 1),
         Wrong("one term of the divergence", lambda x, r, mu, w: (r * (r / w).log()).sum(),
               "this is only the term of the bell at +mu. The other bell contributes as well.", 1),
+        Wrong("entropy alone", lambda x, r, mu, w: -_entropies(r).sum(),
+              "this is minus the entropy of q. A complexity compares q with the prior.", 1),
     ],
     hints=["Both are averages over q, a datum at a time: q says +mu with probability r, -mu with probability 1 - r.",
            "Reconstruction: r log N(x; mu, 1) + (1-r) log N(x; -mu, 1). Complexity: the KL divergence of (r, 1-r) from (w, 1-w).",
@@ -304,6 +308,11 @@ m_step = Check(
               "this is the mean of x squared: the square of the mean has not been subtracted.", 2),
         Wrong("N_k minus one", lambda x, q: _scatter(x, q) / (q.sum(0) - 1),
               "you divided by N_k - 1. That corrects a bias; but the M step maximises the bound, and the maximum has N_k.", 2),
+        Wrong("squared deviations not divided", lambda x, q: _scatter(x, q),
+              "these are weighted sums of squared deviations; a mean still has to be divided by its total weight.", 2),
+        Wrong("precisions", lambda x, q: 1 / _m_step(x, q)[2], "these are precisions; asked for are variances.", 2),
+        Wrong("responsibilities squared", lambda x, q: (q * (x.unsqueeze(-1) - _m_step(x, q)[1])).square().sum(0) / q.sum(0),
+              "the responsibilities are squared together with the deviations. A weight stands outside of the square.", 2),
     ],
     hints=["Maximise sum_n q_nk log(pi_k N(x_n; mu_k, v_k)): a weighted maximum likelihood for each component by itself.",
            "Everything is an average with weights q_nk. Their sum N_k = sum_n q_nk is the number of data that component k owns.",
@@ -347,8 +356,16 @@ bits = Check(
               "this is the cost of sending the z that q likes best. Here z is drawn from q, and bits come back."),
         Wrong("logarithm to base ten", lambda log_joint, q: -method.bound(log_joint, q) / math.log(10),
               "these are digits to base ten, not bits."),
+        Wrong("bits paid twice", lambda log_joint, q: -(torch.xlogy(q, q) + q * log_joint).sum() / LOG_2,
+              "the entropy of q has the wrong sign: the bits that chose z come back, and are not to be paid once more."),
+        Wrong("joint in nats", lambda log_joint, q: torch.xlogy(q, q).sum() / LOG_2 - (q * log_joint).sum(),
+              "two units are mixed: your entropy is in bits, but the table is in nats."),
+        Wrong("entropy in nats", lambda log_joint, q: torch.xlogy(q, q).sum() - (q * log_joint).sum() / LOG_2,
+              "two units are mixed: what sending x and z costs is in bits, but what comes back is in nats."),
         Wrong("extra in nats", lambda log_joint, q: _bits(log_joint, q)[1] * LOG_2,
               "these are nats; asked for are bits.", 1),
+        Wrong("lengths added", lambda log_joint, q: -(method.bound(log_joint, q) + log_joint.logsumexp(-1)) / LOG_2,
+              "you added the length of the exact code to yours. Watch the sign of log p(x): a length is minus a logarithm.", 1),
         Wrong("extra of the best z", lambda log_joint, q: (log_joint.logsumexp(-1) - log_joint.max()) / LOG_2,
               "this is what sending the best z wastes, with no bits back. Here z is drawn from q.", 1),
         Wrong("divergence turned round", lambda log_joint, q: (torch.softmax(log_joint, -1) * (torch.log_softmax(log_joint, -1) - q.log())).sum() / LOG_2,
@@ -380,16 +397,31 @@ def _lifetimes(times, failed):
     return times.sum() / failed.sum(), 1 - failed.double().mean()
 
 
+def _after(rounds, times, failed):
+    """The mean lifetime after so many rounds of EM, from the mean of all times."""
+    theta, rate = _lifetimes(times, failed)
+    return theta + rate**rounds * (times.mean() - theta)
+
+
+def _seen_from_the_last_iterate(back, times, failed):
+    """The factor by which the distance to the last iterate shrinks on its way to `back` rounds before it."""
+    rate = _lifetimes(times, failed)[1]
+    return (rate - rate**(back + 1)) / (1 - rate**(back + 1))
+
+
 lifetimes = Check(
     "lifetimes", draw=_draw_lifetimes, reference=_lifetimes, outputs=["mean lifetime", "rate"],
     wrongs=[
         Wrong("failures only", lambda times, failed: times[failed].mean(),
               "this is the mean of the lamps that failed. Those that still burn at the end are the long-lived ones, and have to be "
-              "counted with the time that they have burnt and what is yet to come."),
+              "counted with the time that they have burnt and what is yet to come. Or are they in it, and your E step forgets the time burnt?"),
         Wrong("taken for failures", lambda times, failed: times.mean(),
               "you took every lamp that still burns to fail at the end of the test. The E step asks for more: how long will it burn on?"),
         Wrong("one round", lambda times, failed: (times.sum() + (~failed).sum() * times.mean()) / len(times),
               "this looks like a single round of EM. Go on until nothing moves, or find the fixed point by pencil."),
+        *(Wrong(f"{rounds} rounds", functools.partial(_after, rounds),
+                f"this is where {rounds} rounds of EM lead from the mean of all times: not yet the end. Go on until nothing moves.")
+          for rounds in (10, 20)),
         Wrong("failures a unit of time", lambda times, failed: failed.sum() / times.sum(),
               "this is the rate of failures, one over what is asked for."),
         Wrong("share that failed", lambda times, failed: failed.double().mean(),
@@ -400,6 +432,10 @@ lifetimes = Check(
               "this is the ratio of missing to seen lifetimes, and may exceed one. EM never moves away from its fixed point.", 1),
         Wrong("share of the time", lambda times, failed: times[~failed].sum() / times.sum(),
               "this is the share of the burning time. Write one round as mean_new = A + B mean_old: which is B?", 1),
+        *(Wrong(f"seen from the last iterate, {back} rounds before", functools.partial(_seen_from_the_last_iterate, back),
+                f"this is the ratio of two distances to your last iterate, {back + 1} rounds and {back} rounds before it. The last iterate is "
+                "not quite the end, and so close to it that matters. Compare the steps of two successive rounds.", 1)
+          for back in (1, 2, 3)),
     ],
     hints=["An exponential lifetime has no memory: a lamp that has burnt for t hours is as good as new. What does the E step expect of it?",
            "E step: t_n + mean for a lamp that still burns, t_n for one that failed. M step: the mean of these. Iterate.",

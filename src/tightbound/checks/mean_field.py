@@ -52,6 +52,8 @@ factor = Check(
               "this is the posterior's mean, where the ascent ends. One step from where the other factor is now does not reach it."),
         Wrong("mean of the other left out", lambda mean, covariance, other: mean[0] + covariance[0, 1] / covariance[1, 1] * other,
               "only the other latent's distance from its own mean can move this one."),
+        Wrong("own mean left out", lambda mean, covariance, other: _factor(mean, covariance, other)[0] - mean[0],
+              "this is how far the first latent is pulled: from where?"),
         Wrong("precision not divided by", lambda mean, covariance, other: mean[0] - torch.linalg.inv(covariance)[0, 1] * (other - mean[1]),
               "the pull is there, but not the stiffness against which it works: the terms in z1 squared belong to the square as well."),
         Wrong("regression the wrong way round", lambda mean, covariance, other: mean[0] + covariance[0, 1] / covariance[0, 0] * (other - mean[1]),
@@ -100,6 +102,13 @@ spin = Check(
               "this is the probability that the spin points up; its mean runs from -1 to 1."),
         Wrong("sigmoid", lambda neighbours, beta, field: torch.sigmoid(beta * neighbours.sum() + field),
               "a sigmoid belongs to states 0 and 1. Here the two states are -1 and +1: normalise exp(a) and exp(-a)."),
+        Wrong("sigmoid for the probability", lambda neighbours, beta, field: torch.tanh(0.5 * (beta * neighbours.sum() + field)),
+              "this mean belongs to a spin that points up with probability sigmoid(a). That is so for states 0 and 1, whose distance is "
+              "one; here it is two."),
+        Wrong("all twice", lambda neighbours, beta, field: torch.tanh(2 * (beta * neighbours.sum() + field)),
+              "everything in the argument is twice too large. Normalise exp(a) and exp(-a), and take the mean of -1 and +1."),
+        Wrong("sign of the field", lambda neighbours, beta, field: torch.tanh(beta * neighbours.sum() - field),
+              "the outer field has the wrong sign: in this log joint a positive one pulls the spin up."),
         Wrong("half the coupling", lambda neighbours, beta, field: torch.tanh(0.5 * beta * neighbours.sum() + field),
               "the pull of the neighbours is half of what it should be: this spin's pairs stand in the log joint whole, each once."),
         Wrong("hard sign", lambda neighbours, beta, field: torch.sign(beta * neighbours.sum() + field),
@@ -120,6 +129,8 @@ spin = Check(
               "the entropy of a spin is never negative: the sign is turned.", 1),
         Wrong("half of the entropy", lambda neighbours, beta, field: (lambda up: -up * torch.log(up))(0.5 * (1 + _magnetisation(neighbours, beta, field))),
               "only one of the two states is in the sum: a spin that points down has its probability as well.", 1),
+        Wrong("entropy of a sigmoid", lambda neighbours, beta, field: _entropy(torch.tanh(0.5 * (beta * neighbours.sum() + field))),
+              "this is the entropy of a spin that points up with probability sigmoid(a), which does not go with your mean.", 1),
         Wrong("magnetisation as a probability", lambda neighbours, beta, field: (lambda m: -m.abs() * torch.log(m.abs()) - (1 - m.abs()) * torch.log1p(-m.abs()))(
             _magnetisation(neighbours, beta, field)),
               "you put the magnetisation where a probability belongs. With mean m the spin points up with probability (1 + m)/2.", 1),
@@ -229,6 +240,20 @@ bound = Check(
         Wrong("diagonal only in the fit", lambda height, mean, precision, m, v: height - 0.5 * (precision.diagonal() * (m - mean) ** 2).sum()
               - _spread(precision, v) + _entropies(v),
               "where the means stand, the whole precision matters, off-diagonal entries too. It is the spread alone that sees only the diagonal."),
+        Wrong("no half at all", lambda height, mean, precision, m, v: 2 * (_fit(height, mean, precision, m, v) - _spread(precision, v))
+              - height + _entropies(v),
+              "the quadratic form lacks its half, where the means stand and in the spread."),
+        Wrong("variances taken for deviations", lambda height, mean, precision, m, v: _fit(height, mean, precision, m, v)
+              - _spread(precision, v**2) + _entropies(v**2),
+              "v holds variances; it looks as if you took them for standard deviations."),
+        Wrong("spread as a quadratic form", lambda height, mean, precision, m, v: _fit(height, mean, precision, m, v)
+              - 0.5 * v @ precision @ v + _entropies(v),
+              "the variances stand in a quadratic form. The average of one is a trace, linear in the covariance of q."),
+        Wrong("sign of the spread", lambda height, mean, precision, m, v: _fit(height, mean, precision, m, v) + _spread(precision, v) + _entropies(v),
+              "the spread has the wrong sign: averaged over a wider q, the log joint is lower."),
+        Wrong("one constant for all latents", lambda height, mean, precision, m, v: _fit(height, mean, precision, m, v) - _spread(precision, v)
+              + 0.5 * (torch.log(v).sum() + LOG_2PI + 1),
+              "the constant of the entropy is counted once; each latent has an entropy of its own."),
         Wrong("height left out", lambda height, mean, precision, m, v: _fit(height, mean, precision, m, v) - height - _spread(precision, v) + _entropies(v),
               "the height of the log joint at its top is missing."),
         Wrong("log evidence", lambda height, mean, precision, m, v: height + 0.5 * len(mean) * LOG_2PI - 0.5 * torch.logdet(precision),
@@ -289,6 +314,13 @@ responsibilities = Check(
               "every component is given the same weight; the rare ones should have less to say."),
         Wrong("no half before the distance", _with(fit=1.0),
               "the squared distance lacks its half."),
+        Wrong("no half before the quadratic form", _with(unsure=1.0, fit=1.0),
+              "the whole quadratic form lacks its half, with the distance and the uncertain mean."),
+        Wrong("log-determinant of the mean", lambda **arguments: _responsibilities(
+            **{**arguments, "log_dets": torch.logdet(arguments["precisions"])}),
+              "you took the log-determinant of the mean precision. The mean of the log-determinant is smaller, and is given."),
+        Wrong("times b", lambda **arguments: _responsibilities(**{**arguments, "mean_precision": 1 / arguments["mean_precision"]}),
+              "b multiplies in the term of the uncertain mean. A larger b is a mean known better: what does that do to the term?"),
         Wrong("the nearest takes all", lambda **arguments: torch.nn.functional.one_hot(_scores(**arguments).argmax(), len(arguments["means"])).double(),
               "this gives the datum to one component altogether, as K-means does. Here it is shared."),
     ],
@@ -316,7 +348,7 @@ def _turned(problem, turn: str = "white") -> float:
     """The mean-field bound in coordinates w, z = c + A w, with A from the Cholesky factor L of Laplace's covariance."""
     q = laplace.approximate(problem).q
     L = q.scale_tril
-    A = {"white": L, "transposed": L.T, "none": torch.eye(2, dtype=L.dtype)}[turn]
+    A = {"white": L, "transposed": L.T, "inverse": torch.linalg.inv(L), "none": torch.eye(2, dtype=L.dtype)}[turn]
     shift = torch.linalg.slogdet(A).logabsdet
     return float(method.approximate(Problem(lambda w: problem.log_joint(q.loc + w @ A.T) + shift, 2, name="turned")).log_evidence)
 
@@ -330,13 +362,17 @@ axes = Check(
     "turned axes", draw=_draw_axes, reference=lambda problem: _turned(problem), outputs=["bound"], num_instances=3, tolerance=1e-4,
     wrongs=[
         Wrong("axes as they were", lambda problem: _turned(problem, "none"),
-              "this is the bound in the problem's own coordinates, or in coordinates that are only stretched. Stretching does not help: "
-              "what costs is the correlation."),
+              "this is the bound in the problem's own coordinates, or in coordinates that are only stretched, which does not "
+              "help: what costs is the correlation. The covariance itself, in the place of its root, turns the correlation round."),
         Wrong("Laplace's evidence", lambda problem: float(laplace.approximate(problem).log_evidence),
               "this is Laplace's estimate, which is no bound, and off where the posterior is not quite Gaussian. Take its axes, and let "
               "mean field make the bound in them."),
         Wrong("transposed", lambda problem: _turned(problem, "transposed"),
               "the triangular factor stands the wrong way round: with w as a row, its product with which matrix has the covariance of z?"),
+        Wrong("inverse", lambda problem: _turned(problem, "inverse"),
+              "the factor is inverted: that is the way from the old coordinates to the new, and the log joint is asked in the old ones."),
+        Wrong("Jacobian twice", lambda problem: _turned(problem) + _half_log_det(problem),
+              "the log-Jacobian is twice too large. The factor is a root of the covariance, and so is its determinant."),
         Wrong("Jacobian left out", lambda problem: _turned(problem) - _half_log_det(problem),
               "the change of coordinates changes volumes, and their logarithm is missing from the log joint."),
         Wrong("Jacobian the wrong way", lambda problem: _turned(problem) - 2 * _half_log_det(problem),
