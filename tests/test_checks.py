@@ -328,6 +328,7 @@ def test_a_list_stands_for_the_tensor_that_it_would_make():
     assert both(table, lambda x: torch.outer(x, x).tolist()) is both(table, lambda x: [*torch.outer(x, x)]) is None
     name, message = both(vector, lambda x: [1.0] * 3)
     assert name == "shape" and "(2,)" in message and "(3,)" in message
+    assert "got ()" in both(vector, lambda x: x.sum())[1]
     assert both(small(), lambda x: [x.sum()] * 2)[0] == "number of outputs"
     assert both(vector, lambda x: [x, x])[0] == both(vector, lambda x: [])[0] == "number of outputs"
 

@@ -248,7 +248,7 @@ class Hints:
 def _joined(answer: Answer, expected: list[Tensor]) -> Answer:
     """The answer with a list of numbers (or of rows) as one tensor, where one tensor of one dimension more is expected."""
     parts = answer.outputs
-    if not parts or len(expected) > 1 or any(part.shape != parts[0].shape for part in parts):
+    if len(parts or ()) < 2 or len(expected) > 1 or any(part.shape != parts[0].shape for part in parts):
         return answer
     return replace(answer, outputs=(torch.stack(parts),)) if parts[0].ndim == expected[0].ndim - 1 else answer
 
