@@ -393,7 +393,8 @@ def differences(figures: dict, before: dict | None) -> list[str]:
         if word == "new":
             lines.append(f"NEW: {name}: {number(score.value)} {score.unit}")
         elif word:
-            lines.append(f"{word.upper()} than accepted on {before['date']}: {name}: {spread(score)} {score.unit}, was {spread(then[name])}")
+            lines.append(f"{word.upper()} than accepted on {before['date']}: {name}: {spread(score)} {score.unit}, "
+                         f"was {spread(then[name])}")
     lines += [f"GONE: {name}, was {number(score.value)} {score.unit}" for name, score in then.items() if name not in now]
     return lines or [f"As accepted on {before['date']}, within the noise."]
 
@@ -418,7 +419,8 @@ def sentence(score: Score) -> str:
     if score.goal is None:
         return f"{text}.{why}"
     text += f"; the goal is at {'most' if score.less_is_better else 'least'} {number(score.goal)}: "
-    return text + ("reached." if score.reached else "MISSED.") + why
+    close = score.low <= score.goal <= score.high and score.low < score.high
+    return text + ("reached." if score.reached else f"MISSED{', within the spread of the rounds' * close}.") + why
 
 
 def cells(row: dict) -> list[str]:
@@ -426,10 +428,11 @@ def cells(row: dict) -> list[str]:
     values, answer = row["values"], row["answer"]
     told = ""
     if answer is not None:
-        value, error = answer
-        digits = max(0, min(8, 1 - math.floor(math.log10(error)))) if error > 0 else 4
+        value, error = map(float, answer)
+        digits = max(0, min(8, 1 - math.floor(math.log10(error)))) if error > 0 else 0 if value.is_integer() else 4
         tiny = error == 0 and 0 < abs(value) < 1e-4
-        told = f"{value:.1e}" if tiny else f"{value:,.{digits}f}" + (f" ± {error:.{digits}f}" if error > 0 else "") + f" {row['answer_unit']}"
+        told = f"{value:.1e}" if tiny else f"{value:,.{digits}f}" + (f" ± {error:.{digits}f}" if error > 0 else "")
+        told += f" {row['answer_unit']}"
     return [row["contender"], number(statistics.median(values)),
             f"{number(min(values))}–{number(max(values))}" if len(values) > 1 else "",
             f"{row['first']:,.{2 if row['first'] < 10 else 0}f} s" if row["first"] is not None else "", told.strip().replace("-", "−")]
@@ -442,7 +445,7 @@ def section(figures: dict) -> str:
     answered = any(row["answer"] is not None for row in rows)
     first = any(row["first"] is not None for row in rows)
     used = [True, True, any(len(row["values"]) > 1 for row in rows), first, answered]
-    heads = ["", "median", "lowest–highest", "first turn", "answer"]
+    heads = ["contender", "median", "lowest–highest", "first turn", "answer"]
     marks = ["---", "---:", "---:", "---:", "---:"]
 
     def line(parts: list[str]) -> str:
@@ -456,7 +459,7 @@ def section(figures: dict) -> str:
         lines += [line([text + (f" ({row['note']})" if i == 0 and row["note"] else "") for i, text in enumerate(cells(row))])
                   for row in group]
     goals = [score for score in scores if score.goal is not None]
-    lines += ["", *(f"- {sentence(score)}".replace("MISSED.", "**missed**.") for score in scores if score.goal is not None
+    lines += ["", *(f"- {sentence(score)}".replace("MISSED", "**missed**") for score in scores if score.goal is not None
                     or score.unit == "times as fast")]
     if goals:
         reached = sum(score.reached for score in goals)
@@ -471,7 +474,9 @@ def section(figures: dict) -> str:
 def tables() -> str:
     """All accepted races, as the page has them."""
     found = [read(path) for path in sorted(ACCEPTED.glob("*.json"))]
-    return "\n\n".join(section(figures) for figures in found)
+    goals = [score for figures in found for score in (Score(**score) for score in figures["scores"]) if score.goal is not None]
+    summary = f"Of the {len(goals)} goals of these races, {sum(score.reached for score in goals)} are reached."
+    return "\n\n".join([summary, *(section(figures) for figures in found)])
 
 
 def write_page() -> None:

@@ -197,8 +197,9 @@ def rates(here: race.Race) -> None:
             heat = f"{kind} normal, {draws} draw{'s' * (draws > 1)} a step"
             contenders = {"ours": race.repeated(our_engine(kind, draws), 40 // few)}
             done = {"ours": svi.STEPS * (40 // few)}
-            contenders["ours, compiled"] = race.repeated(our_engine(kind, draws, compiled=True), 100 // few)
-            done["ours, compiled"] = svi.STEPS * (100 // few)
+            if draws == DRAWS:
+                contenders["ours, compiled"] = race.repeated(our_engine(kind, draws, compiled=True), 100 // few)
+                done["ours, compiled"] = svi.STEPS * (100 // few)
             if here.has("pyro"):
                 contenders["Pyro"], done["Pyro"] = race.repeated(pyro_engine(kind, draws), 100 // few), 100 // few
             if here.has("numpyro"):
@@ -207,13 +208,16 @@ def rates(here: race.Race) -> None:
                 contenders["blackjax's scan"], done["blackjax's scan"] = race.repeated(blackjax_engine(kind), 1), 1000
             here.heat(heat, contenders, rounds=options.rounds + 2, unit="steps a second", amount=done)
             here.ratio(heat, "ours", "Pyro", goal=3.0)
-            here.ratio(heat, "ours, compiled", SCAN, goal=1.0 if draws == DRAWS else None)
             if draws == DRAWS:
+                here.ratio(heat, "ours, compiled", SCAN, goal=1.0)
                 here.ratio(heat, "ours, compiled", "blackjax's scan")
+            else:
+                here.ratio(heat, "ours", SCAN, reason="This is the plain loop, in which each step is a call from Python; a scan makes none.")
     for kind in ("diagonal", "full"):
         heat = f"{kind} normal, 1 draw a step, runs side by side"
-        here.heat(heat, {f"{n} run{'s' * (n > 1)}": race.repeated(our_engine(kind, 1, n), 20 // few) for n in (1, 64)},
-                  rounds=options.rounds + 2, unit="seed-steps a second", amount={f"{n} run{'s' * (n > 1)}": svi.STEPS * n * (20 // few) for n in (1, 64)})
+        sizes = {"1 run": 1, "64 runs": 64}
+        here.heat(heat, {name: race.repeated(our_engine(kind, 1, n), 20 // few) for name, n in sizes.items()},
+                  rounds=options.rounds + 2, unit="seed-steps a second", amount={name: svi.STEPS * n * (20 // few) for name, n in sizes.items()})
         here.ratio(heat, "64 runs", "1 run", goal=20.0)
 
 
@@ -253,7 +257,8 @@ def answers(here: race.Race) -> None:
             return race.worked() - start, judged(*found)
         return turn
 
-    here.heat(heat, {name: lap(name) for name in contenders}, rounds=options.rounds, within=1e4 if options.trial else 2 * CLOSE, laps=True, notes=steps)
+    here.heat(heat, {name: lap(name) for name in contenders}, rounds=options.rounds, laps=True, notes=steps,
+              within=1e4 if options.trial else 2 * CLOSE)
     for peer in ("NumPyro", "blackjax", "Pyro"):
         here.ratio(heat, here.best(heat, *(name for name in contenders if name.startswith("ours"))), peer)
 

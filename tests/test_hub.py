@@ -20,6 +20,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+import yaml
 from lab import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,8 +29,6 @@ POINTS = {"evidence": 1, "coin": 3, "away": 3, "predictive": 2, "bic": 1, "modes
 SIZE = min(int(os.environ.get("TIGHTBOUND_CLASS", "5")), 30)
 KERNELS = 3  # at a time: a kernel with torch takes a quarter of a gigabyte
 BIN = Path(sys.executable).parent
-
-pytestmark = [pytest.mark.classroom, pytest.mark.classroom_at_scale]
 
 
 def needed(module: str):
@@ -286,13 +285,20 @@ def wait_for(hub: Hub) -> None:
     pytest.fail(f"JupyterHub does not answer:\n{hub.log.read_text()[-3000:]}")
 
 
+def run(command: list) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+@pytest.mark.classroom
+@pytest.mark.classroom_at_scale
 def test_a_class_works_on_a_hub(tmp_path, capsys):
     for module in ("jupyterhub", "configurable_http_proxy"):
         needed(module)
     names = [f"student-{i:02d}" for i in range(SIZE)]
     tool = [sys.executable, ROOT / "tools/classroom"]
     results = tmp_path / "results"
-    subprocess.run([*tool, "assignments", "--assignment", TOPIC, "--output", results], check=True, capture_output=True)
+    run([*tool, "assignments", "--assignment", TOPIC, "--output", results])
     with running(tmp_path) as hub:
         shutil.copytree(results / "release", hub.course / "release")
         hub.teach("release_assignment", TOPIC)
@@ -306,7 +312,7 @@ def test_a_class_works_on_a_hub(tmp_path, capsys):
     assert sorted(path.relative_to(collected).as_posix() for path in collected.rglob("*.ipynb")) == [
         f"{name}/{TOPIC}/{TOPIC}.ipynb" for name in names]
     began = time.perf_counter()
-    subprocess.run([*tool, "grade", collected, "--assignment", TOPIC, "--output", results], check=True, capture_output=True)
+    run([*tool, "grade", collected, "--assignment", TOPIC, "--output", results])
     seen["seconds"]["mark"] = time.perf_counter() - began
     with open(results / "grades.csv", encoding="utf-8-sig", newline="") as file:
         marks = {row["student"]: row for row in csv.DictReader(file)}
@@ -314,7 +320,56 @@ def test_a_class_works_on_a_hub(tmp_path, capsys):
         name: ("marked", sum(POINTS[exercise] for exercise in solved_by(i))) for i, name in enumerate(names)}
     size = sum(path.stat().st_size for path in (hub.exchange / COURSE / "inbound").rglob("*") if path.is_file())
     figures = [f"{what} {seconds:.0f} s" for what, seconds in seen["seconds"].items()]
-    figures += [f"{what}: {sum(mb for mb, _ in found) / SIZE:.0f} MB, {sum(cpu for _, cpu in found) / SIZE:.1f} s of a processor to start"
-                for what, found in (("a server", seen["servers"]), ("a kernel with torch", seen["kernels"]))]
+    for what in ("servers", "kernels"):
+        memory, processor = (sum(values) / SIZE for values in zip(*seen[what]))
+        figures.append(f"{what}: {memory:.0f} MB each, {processor:.1f} s of a processor to start")
     with capsys.disabled():
         print(f"\n{SIZE} students on a hub: {'; '.join(figures)}; a submission: {size / SIZE / 1e3:.0f} kB")
+
+
+# ---- what no hub is needed for -----------------------------------------------------------------------------
+
+def configured(name: str, monkeypatch, **environment):
+    """What a configuration file says, in an environment."""
+    from traitlets.config import PyFileConfigLoader
+
+    for variable in ("TIGHTBOUND_COURSE", "TIGHTBOUND_EXCHANGE", "TIGHTBOUND_TEACHERS", "JUPYTERHUB_USER"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    return PyFileConfigLoader(name, ROOT / "hub").load_config()
+
+
+def test_all_places_agree_on_course_and_exchange(monkeypatch):
+    nbgrader = configured("nbgrader_config.py", monkeypatch)
+    one = configured("jupyterhub_classroom.py", monkeypatch).Spawner.environment.get_value({})
+    values = yaml.safe_load((ROOT / "hub/kubernetes/values.yaml").read_text())
+    many, storage = values["singleuser"]["extraEnv"], values["singleuser"]["storage"]
+    for said in (one, many):
+        assert said["TIGHTBOUND_COURSE"] == nbgrader.CourseDirectory.course_id == COURSE
+        assert said["TIGHTBOUND_EXCHANGE"] == nbgrader.Exchange.root
+        assert said["TIGHTBOUND_TEACHERS"] == "teacher"
+    (mount,) = storage["extraVolumeMounts"]
+    assert nbgrader.Exchange.root.startswith(mount["mountPath"])
+    claim, job = yaml.safe_load_all((ROOT / "hub/kubernetes/exchange.yaml").read_text())
+    assert claim["metadata"]["name"] == storage["extraVolumes"][0]["persistentVolumeClaim"]["claimName"]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert f"mkdir -p {nbgrader.Exchange.root} " in container["command"][-1]
+    assert [profile["slug"] for profile in values["singleuser"]["profileList"]] == ["cpu", "gpu"]
+
+
+def test_a_student_submits_by_name_and_a_teacher_collects_from_all(monkeypatch):
+    def submitter(user: str):
+        found = configured("nbgrader_config.py", monkeypatch, JUPYTERHUB_USER=user, TIGHTBOUND_TEACHERS="teacher,tutor")
+        return found.CourseDirectory.get("student_id")
+
+    assert submitter("ada") == "ada"
+    assert submitter("tutor") is None
+
+
+def test_the_image_copies_what_is_there_and_no_solutions():
+    lines = (ROOT / "hub/Dockerfile").read_text().splitlines()
+    copied = [name for line in lines if line.startswith("COPY") for name in line.split()[1:-1]]
+    assert all((ROOT / name).exists() for name in copied)
+    allowed = {line[1:] for line in (ROOT / "hub/Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert allowed == set(copied) and not {"chapters", "tools"} & allowed

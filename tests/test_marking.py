@@ -356,7 +356,7 @@ def test_nothing_is_left_running(attacked):
 
 def test_feedback_runs_no_script_of_a_student(attacked):
     page = feedback(attacked, "spy")
-    assert "harm" in page and re.findall(r"<script[^>]*>[^<]*harm|<img[^>]*harm|<a[^>]*harm", page) == []
+    assert "harm" in page and re.findall(r"<script[^>]*>[^<]*harm|<[^>]*harm\(", page) == []
     assert re.findall(r'<script[^>]*src="([^"]*)"', page) == ["mathjax.js"]
 
 

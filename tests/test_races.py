@@ -172,6 +172,7 @@ def test_a_trial_keeps_nothing(folders):
 def test_a_goal_missed_is_told_with_its_reason():
     told = race.sentence(scored(0.5, 0.4, 0.6, goal=1.0, reason="It checks more."))
     assert told == "a: 0.500 (0.400–0.600) times as fast; the goal is at least 1.00: MISSED. It checks more."
+    assert race.sentence(scored(0.9, 0.8, 1.1, goal=1.0)).endswith("MISSED, within the spread of the rounds.")
     assert "most 1.00: reached." in race.sentence(race.Score("b", 0.5, 0.5, 0.5, "ms", 1.0, less_is_better=True, reason="No."))
     assert race.sentence(scored(2.0, 2.0, 2.0)) == "a: 2.00 times as fast."
 

@@ -29,14 +29,16 @@ SEEN = """() => {
     const edge = slide.getBoundingClientRect();
     for (const node of slide.querySelectorAll(":scope *:not(.notes, .notes *, svg *, mjx-container *)")) {
       const box = node.getBoundingClientRect();
-      if (box.width && (box.left < edge.left - 1 || box.right > edge.right + 1 || box.top < edge.top - 1 || box.bottom > edge.bottom + 1))
+      if (box.width && (box.left < edge.left - 1 || box.right > edge.right + 1
+          || box.top < edge.top - 1 || box.bottom > edge.bottom + 1))
         found.beyond.push([i + 1, node.outerHTML.slice(0, 80)]);
       const text = [...node.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
       if (box.width && text && size(node) < 15) found.small.push([i + 1, size(node), node.outerHTML.slice(0, 80)]);
     }
     for (const math of slide.querySelectorAll(".math"))
       if (!math.querySelector("mjx-container, math")) found.undrawn.push([i + 1, math.textContent]);
-    for (const wrong of slide.querySelectorAll("mjx-merror, [data-mjx-error], merror")) found.undrawn.push([i + 1, wrong.outerHTML]);
+    for (const wrong of slide.querySelectorAll("mjx-merror, [data-mjx-error], merror"))
+      found.undrawn.push([i + 1, wrong.outerHTML]);
     const plain = slide.cloneNode(true);
     plain.querySelectorAll("pre, code, script, style, svg, mjx-container, math").forEach((node) => node.remove());
     found.words += plain.textContent + "\\n";
@@ -169,8 +171,14 @@ def test_the_speaker_has_notes(show):
 
 @pytest.mark.browser
 def test_slides_print_one_a_page(show):
-    page = show("laplace", "?print-pdf")
+    page = show("laplace", "?print-pdf", color_scheme="dark")  # paper is white all the same
     page.wait_for_function("document.querySelectorAll('.pdf-page').length")
+    page.emulate_media(media="print")
+    seen = page.evaluate("""() => [...document.querySelectorAll(".pdf-page")].map(page => {
+        const edge = page.getBoundingClientRect(), heading = page.querySelector("h1, h2").getBoundingClientRect();
+        const low = Math.max(...[...page.querySelectorAll(".atom")].map(a => a.getBoundingClientRect().bottom - edge.top), 0);
+        return [heading.left - edge.left > 40, low < 720, getComputedStyle(page).backgroundColor]; })""")
+    assert {tuple(page) for page in seen} == {(True, True, "rgb(255, 254, 251)")}
     printed = page.pdf(prefer_css_page_size=True, print_background=True)
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) == page.locator(".slides section").count()
 

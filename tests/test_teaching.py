@@ -1,9 +1,9 @@
-"""The pages for teachers: plans, derivations and exam questions are complete, every number in them is recomputed, what they
-name exists, and no page of the students' holds a word of the solutions.
+"""The pages for teachers: plans, derivations and exam questions are complete, every number in them is recomputed,
+what they name exists, and no page of the students' holds a word of the solutions.
 
-A line ``% check: LEFT = RIGHT`` of these pages, which no reader sees, recomputes what stands above it: a LEFT such as
--2.4849 must stand in the text and be RIGHT, rounded; any other LEFT must equal RIGHT. ``% given: 0.5`` names a number that
-was chosen, ``% chapter: 10.7`` one that the chapter has found.
+A line ``% check: LEFT = RIGHT`` of these pages, which no reader sees, recomputes what stands above it: a LEFT such
+as -2.4849 must stand in the text and be RIGHT, rounded; any other LEFT must equal RIGHT. ``% given: 0.5`` names a
+number that was chosen, ``% chapter: 10.7`` one that the chapter has found.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import math
 import re
 import sys
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
-import torch
 import yaml
 from bs4 import BeautifulSoup
 from scipy import integrate, optimize, special, stats
@@ -36,7 +36,7 @@ PLAN, BOARDS, EXAM = "A session of 90 minutes", "Three derivations for the board
 QUESTION = re.compile(r"(\d)\. (Compute|Explain|Decide|Find the mistake|Prove): (.*) \((\d+) points, (\d+) minutes\)")
 CHECK = re.compile(r"^% check: (.+?) = (.+)$", re.M)
 LITERAL = re.compile(r"-?\d+\.\d+")
-STRAIGHT = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "…": "..."})  # as the sources have them, before typography
+STRAIGHT = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "…": "..."})  # undoes typography
 DECIMAL = re.compile(r"(?<![\w.,])\d[\d,]*\.\d+")
 
 
@@ -66,8 +66,9 @@ def D(f, x, h=1e-4):
     return (8 * (f(x + h) - f(x - h)) - f(x + 2 * h) + f(x - 2 * h)) / (12 * h)
 
 
-NAMES = {**vars(math), "np": np, "torch": torch, "stats": stats, "special": special, "optimize": optimize, "beta": special.beta,
-         "sigmoid": special.expit, "digamma": special.digamma, "Phi": stats.norm.cdf, "quad": quad, "normal": normal, "mean": mean, "kl": kl, "D": D}
+NAMES = {**vars(math), "np": np, "stats": stats, "special": special, "optimize": optimize, "beta": special.beta,
+         "sigmoid": special.expit, "digamma": special.digamma, "Phi": stats.norm.cdf,
+         "quad": quad, "normal": normal, "mean": mean, "kl": kl, "D": D}
 
 
 # ---- reading the pages -------------------------------------------------------------------------------------
@@ -122,7 +123,8 @@ def test_plan_fills_ninety_minutes_with_what_exists(topic):
     assert explorers and {f"explore.{name}()" for name in explorers} <= set(
         re.findall(r"explore\.\w+\(\)", everything(topic)))
     assert all(hasattr(importlib.import_module(f"tightbound.explore.{topic}"), name) for name in explorers)
-    headings = set(re.findall(r"^#+ (.*)$", "\n".join(c.source for c in chapter(topic).cells if c.cell_type == "markdown"), re.M))
+    prose = "\n".join(cell.source for cell in chapter(topic).cells if cell.cell_type == "markdown")
+    headings = set(re.findall(r"^#+ (.*)$", prose, re.M))
     named = re.findall(r"(?<!\*)\*([^*]+)\*(?!\*)", happens)
     assert named and set(named) <= headings
     after = parts(read(topic), 2)[PLAN].rsplit("|\n", 1)[1]
@@ -150,15 +152,16 @@ def test_every_question_has_its_solution(topic):
         assert 1 <= int(match[5]) / int(match[4]) <= 2, "minutes for a point"
 
 
-MINUTES = {"an hour and a half": 90, "about an hour": 60, "two hours": 120, "about 75 minutes": 75, "about 70 minutes": 70,
-           "about ninety minutes": 90, "another hour": 60, "another": 60, "90 minutes": 90, "another 90": 90,
-           "one and a half": 90, "another two hours": 120}
+MINUTES = {"an hour and a half": 90, "about an hour": 60, "two hours": 120, "about 75 minutes": 75,
+           "about 70 minutes": 70, "about ninety minutes": 90, "another hour": 60, "another": 60, "90 minutes": 90,
+           "another 90": 90, "one and a half": 90, "another two hours": 120}
 
 
 def announced(topic: str) -> tuple[int, int]:
     """The minutes for reading and for the exercises that the chapter's opening announces."""
     opening = next(cell.source for cell in chapter(topic).cells if "**Time:**" in cell.source)
-    reading, exercises = re.search(r"\*\*Time:\*\* (.*?) to read, (.*?) for the \[exercises\]", " ".join(opening.split())).groups()
+    said = r"\*\*Time:\*\* (.*?) to read, (.*?) for the \[exercises\]"
+    reading, exercises = re.search(said, " ".join(opening.split())).groups()
     return MINUTES[reading], MINUTES[reading if exercises == "as long again" else exercises]
 
 
@@ -246,6 +249,7 @@ def test_formulas_fit_a_phone(topic, book, open_page):
 
 # ---- kept apart --------------------------------------------------------------------------------------------
 
+@cache
 def pieces(topic: str) -> set[str]:
     """Pieces of a solution's words, long enough to be nobody else's."""
     words = re.sub(r"^[%#].*$", "", read(f"solutions/{topic}"), flags=re.M)

@@ -40,8 +40,8 @@ def build(root: Path) -> str:
         toc.write_text(yaml.safe_dump(contents(yaml.safe_load((root / "_toc.yml").read_text()), root), sort_keys=False))
         book.make_pages(root, root / "_build/kit", "", "_build/kit.yml", **settings(root))
     pages = sum(1 for _ in (root / "_build/kit/teaching").rglob("*.html"))
-    return (f"The teacher's kit: {pages} pages in {time.perf_counter() - began:.0f} s. It holds the solutions of the exam "
-            "questions: keep it from the students.")
+    return (f"The teacher's kit: {pages} pages in {time.perf_counter() - began:.0f} s. It holds the solutions of the "
+            "exam questions: keep it from the students.")
 
 
 def contents(book_contents: dict, root: Path) -> dict:

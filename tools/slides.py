@@ -49,7 +49,8 @@ PAGE = """<!DOCTYPE html>
 <link rel="stylesheet" href="assets/slides.css">
 <script>
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const dress = () => document.documentElement.setAttribute("data-theme", dark.matches ? "dark" : "light");
+const paper = /print/.test(location.search);
+const dress = () => document.documentElement.setAttribute("data-theme", dark.matches && !paper ? "dark" : "light");
 dark.addEventListener("change", dress);
 dress();
 window.MathJax = {{ startup: {{ typeset: false }}, options: {{ enableMenu: false }} }};
@@ -271,7 +272,8 @@ def of_html(output: Tag):
         for question in quiz.find_all("div", recursive=False):
             yield "question", [asked(question)]
     elif picture := output.select_one(".tb-picture"):
-        yield "picture", [str(picture) + f'<template class="said"><p>{html.escape(picture.figure["aria-label"])}</p></template>']
+        words = f'<p>{html.escape(picture.figure["aria-label"])}</p>'
+        yield "picture", [f'{picture}<template class="said">{words}</template>']
     else:
         yield "", [str(output)]
 

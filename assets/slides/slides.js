@@ -50,13 +50,15 @@ function fitExplorer(root, width, height) {
   const stage = root.querySelector(".tb-stage");
   const ratio = Math.min(...root.explorer.spec.backgrounds.map((b) => b.ratio));
   const free = height - 1.3 * rem(); // a readout may grow by a line
-  const tall = (...names) => names.reduce((sum, name) => sum + root.querySelector(name).getBoundingClientRect().height + 0.4 * rem(), 0);
+  const tall = (...names) => names.reduce(
+    (sum, name) => sum + root.querySelector(name).getBoundingClientRect().height + 0.4 * rem(), 0);
   const measure = (aside) => {
     root.classList.toggle("tb-aside", aside);
     stage.style.width = "100%";
     const across = Math.min(stage.getBoundingClientRect().width, width);
     const [controls, readout] = [tall(".tb-controls", ".tb-legend"), tall(".tb-readout")];
-    return Math.min(across, aside ? (controls + readout > free ? 0 : (free - readout) * ratio) : (free - controls - readout) * ratio);
+    if (!aside) return Math.min(across, (free - controls - readout) * ratio);
+    return controls + readout > free ? 0 : Math.min(across, (free - readout) * ratio);
   };
   const above = measure(false), beside = measure(true);
   root.classList.toggle("tb-aside", beside > above);
@@ -118,7 +120,8 @@ function split(atom, limit) {
     for (let node = list.closest("table") ?? list; node !== atom; node = node.parentElement)
       while (node.nextElementSibling) node.nextElementSibling.remove();
     for (let node = other.closest("table") ?? other; node !== rest; node = node.parentElement)
-      while (node.previousElementSibling && !node.previousElementSibling.matches(".admonition-title")) node.previousElementSibling.remove();
+      while (node.previousElementSibling && !node.previousElementSibling.matches(".admonition-title"))
+        node.previousElementSibling.remove();
   } else { // at the blank line nearest to the middle
     const middle = lines.length / 2, far = (i) => Math.abs(i - middle) + (lines[i].trim() ? lines.length : 0);
     const half = lines.reduce((best, _, i) => (far(i) < far(best) ? i : best), 0);

@@ -284,11 +284,12 @@ def adopt_orphans() -> None:
 
 
 def size_of(folder: Path) -> int:
+    """Bytes of all files below; an empty one takes room too."""
     total = 0
     for path, _, names in os.walk(folder):
         for name in names:
             try:
-                total += os.lstat(os.path.join(path, name)).st_size
+                total += 4096 + os.lstat(os.path.join(path, name)).st_size
             except OSError:
                 pass
     return total
