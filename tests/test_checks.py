@@ -229,7 +229,7 @@ def leave(**arguments):
 
 GENERAL = {
     "returned nothing": nothing, "not written": stub, "raised": crash, "not a function": 3.0,
-    "not a number": lambda **arguments: "a lot", "number of outputs": lambda **arguments: [1.0] * 4,
+    "not a number": lambda **arguments: "a lot", "number of outputs": lambda **arguments: [torch.zeros(1, 1, 1, 1)] * 4,
     "shape": None, "NaN": None,  # these depend on the check
 }
 
@@ -318,6 +318,36 @@ def test_many_kinds_of_numbers_are_accepted():
                  lambda v: v.numpy(), lambda v: (v,), lambda v: [v], lambda v: Estimate(float(v))):
         assert small().diagnose(lambda x: kind(x.sum())) is None
     assert small(tolerance=1e-5).diagnose(lambda x: x.float().sum()) is None
+
+
+def both(check, function, seed=0):
+    """The diagnosis, which is the same for answers that were written as plain data."""
+    drawn = check.instances(seed)
+    through_data = check.judge(drawn, decode(encode(collect(function, drawn, 60))))
+    assert through_data == check.diagnose(function, seed=seed)
+    return through_data
+
+
+def test_a_list_stands_for_the_tensor_that_it_would_make():
+    vector, table = small(reference=lambda x: x), small(reference=lambda x: torch.outer(x, x))
+    vector.wrongs = (Wrong("twice", lambda x: 2 * x, "twice too large"),)
+    assert both(vector, lambda x: x.tolist()) is both(vector, lambda x: (x[0], x[1])) is None
+    assert both(vector, lambda x: [*(2 * x)])[0] == "twice"
+    assert both(table, lambda x: torch.outer(x, x).tolist()) is both(table, lambda x: [*torch.outer(x, x)]) is None
+    name, message = both(vector, lambda x: [1.0] * 3)
+    assert name == "shape" and "(2,)" in message and "(3,)" in message
+    assert "got ()" in both(vector, lambda x: x.sum())[1]
+    assert both(small(), lambda x: [x.sum()] * 2)[0] == "number of outputs"
+    assert both(vector, lambda x: [x, x])[0] == both(vector, lambda x: [])[0] == "number of outputs"
+
+
+def test_two_answers_in_one_tensor_are_told_to_be_two():
+    check = small(reference=lambda x: (x[0], x[1]))
+    check.outputs = ("first", "second")
+    name, message = both(check, lambda x: x)
+    assert name == "number of outputs" and "first, second stacked" in message and "`return a, b`" in message
+    assert "expected 2 output(s) (first, second), got 1" in both(check, lambda x: x[0])[1]
+    assert both(check, lambda x: x.tolist()) is None
 
 
 junk = st.recursive(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import torch
@@ -133,6 +133,7 @@ class Check:
         for arguments, expected, answer in zip(instances, right, answers):
             if answer.fault:
                 return answer.fault, self._excuse(answer, arguments)
+            answer = _joined(answer, expected)
             problem = self._malformed(answer, expected)
             if problem:
                 problem = problem[0], f"{problem[1]}\non this instance: {_describe(arguments)}"
@@ -163,8 +164,11 @@ class Check:
         if answer.outputs is None:
             return "not a number", f"expected real numbers or tensors of them, got {answer.kind}"
         if len(answer.outputs) != len(expected):
-            return "number of outputs", (f"expected {len(expected)} output(s) ({', '.join(self.outputs)}), "
-                                         f"got {len(answer.outputs)}")
+            names = ", ".join(self.outputs)
+            if len(answer.outputs) == 1 and answer.outputs[0].shape[:1] == (len(expected),):
+                return "number of outputs", (f"your function returns one tensor with {names} stacked in it: return them side by side, "
+                                             "as in `return a, b`")
+            return "number of outputs", f"expected {len(expected)} output(s) ({names}), got {len(answer.outputs)}"
         for name, output, wanted in zip(self.outputs, answer.outputs, expected):
             if output.numel() != wanted.numel() or (wanted.ndim and output.squeeze().shape != wanted.squeeze().shape):
                 return "shape", f"{name} should have shape {tuple(wanted.shape)}, got {tuple(output.shape)}"
@@ -246,6 +250,14 @@ class Hints:
             page = (f"<details>{SUMMARY}Hint {i + 1} for {html.escape(self.name)}</summary>"
                     f'<p class="tex2jax_process">{html.escape(text)}</p>{page}</details>')
         return page
+
+
+def _joined(answer: Answer, expected: list[Tensor]) -> Answer:
+    """The answer with a list of numbers (or of rows) as one tensor, where one tensor of one dimension more is expected."""
+    parts = answer.outputs
+    if len(parts or ()) < 2 or len(expected) > 1 or any(part.shape != parts[0].shape for part in parts):
+        return answer
+    return replace(answer, outputs=(torch.stack(parts),)) if parts[0].ndim == expected[0].ndim - 1 else answer
 
 
 def _are(*names: str) -> str:

@@ -49,8 +49,8 @@ score = Check(
         Wrong("score alone", lambda z, f, mean, scale: (_eps(z, mean, scale) / scale).mean(),
               "this is the mean score, which is zero but for chance. f is missing."),
         Wrong("centred f", lambda z, f, mean, scale: ((f - f.mean()) * _eps(z, mean, scale) / scale).mean(),
-              "you took the mean of f off. That is a baseline, the next exercises' matter; made from the same samples it "
-              "shrinks the estimate."),
+              "either you took the mean of f off, which is a baseline, the next exercises' matter; or you measured z from the samples' own "
+              "mean in place of q's. Made from the same samples, either shrinks the estimate."),
         Wrong("one missing", lambda z, f, mean, scale: (f * _eps(z, mean, scale) ** 2).mean(),
               "a term is missing: -log scale, which stands in the log density too, has a derivative.", 1),
         Wrong("in the scale", lambda z, f, mean, scale: _score(z, f, mean, scale)[1] / scale,
@@ -61,6 +61,12 @@ score = Check(
               "the square needs the scale: it is that of (z - mean)/scale.", 1),
         Wrong("sign in the log scale", lambda z, f, mean, scale: -_score(z, f, mean, scale)[1],
               "the sign is turned around. Where f is high far out, the scale should grow.", 1),
+        Wrong("half a square", lambda z, f, mean, scale: (f * (_eps(z, mean, scale) ** 2 / 2 - 1)).mean(),
+              "the square comes with a half in log q, but 1/scale² brings a factor down when it is differentiated.", 1),
+        Wrong("in the scale, one missing", lambda z, f, mean, scale: (f * (z - mean) ** 2 / scale**3).mean(),
+              "this is a derivative in the scale, not in its logarithm, and it lacks that of -log scale.", 1),
+        Wrong("in the variance", lambda z, f, mean, scale: _score(z, f, mean, scale)[1] / (2 * scale**2),
+              "this is the gradient in the variance. Asked for is that in log s.", 1),
         Wrong("sum in the log scale", lambda z, f, mean, scale: _score(z, f, mean, scale)[1] * len(z),
               "this one is a sum over the samples; take their mean.", 1),
     ],
@@ -154,6 +160,8 @@ leave_one_out = Check(
               "this is one row a sample. Average over the samples."),
         Wrong("averaged over the parameters", lambda f, score: ((f - (f.sum() - f) / (len(f) - 1)).unsqueeze(-1) * score).mean(),
               "you averaged over the parameters as well: the gradient has an entry for each."),
+        Wrong("baseline alone", lambda f, score: _weighted((f.sum() - f) / (len(f) - 1), score),
+              "only the baseline is weighted with the score. It has to be taken off the sample's own f first."),
     ],
     hints=["For sample s, the baseline is the mean of f over the S - 1 others.",
            "All of them at once: (f.sum() - f) / (S - 1).",
@@ -164,7 +172,7 @@ leave_one_out = Check(
 
 def _draw_path(stream):
     S = stream.randint(4, 9)
-    return {"slope": _normals(stream, S, scale=2.0) + 1, "eps": _normals(stream, S), "log_variance": stream.uniform(-1.8, -0.4)}
+    return {"slope": _normals(stream, S, scale=2.0) + 1, "eps": _normals(stream, S), "log_variance": torch.tensor(stream.uniform(-1.8, -0.4), dtype=torch.float64)}
 
 
 def _path(slope, eps, log_variance):
@@ -202,6 +210,14 @@ reparametrise = Check(
               "you multiplied two averages. Each slope belongs to its own eps.", 1),
         Wrong("eps squared less one", lambda slope, eps, log_variance: 0.5 * (slope * (eps**2 - 1)).mean(),
               "this is the score in the log variance; with the slope of f the path's own derivative is wanted.", 1),
+        Wrong("entropy added", lambda slope, eps, log_variance: _path(slope, eps, log_variance)[1] + 0.5,
+              "you added the derivative of an entropy. Asked for is the gradient of E[f], whatever f is; there is no entropy in it.", 1),
+        Wrong("sign in the log variance", lambda slope, eps, log_variance: -_path(slope, eps, log_variance)[1],
+              "the sign is turned around: a larger log variance moves z the way that eps points.", 1),
+        Wrong("eps squared", lambda slope, eps, log_variance: 0.5 * math.exp(0.5 * log_variance) * (slope * eps**2).mean(),
+              "eps is squared. z is linear in eps, so its derivative has one eps.", 1),
+        Wrong("logarithm for standard deviation", lambda slope, eps, log_variance: 0.5 * log_variance * (slope * eps).mean(),
+              "the log variance itself stands where sigma belongs: take half of it, and its exponential.", 1),
     ],
     hints=["z = mean + sigma eps with sigma = exp(log_variance / 2). How does z move with each of the two parameters?",
            "dz/dmean = 1, and dz/dlog_variance = sigma eps / 2.",
@@ -233,6 +249,10 @@ straight_through = Check(
               "the derivative of the sigmoid is p (1 - p), not p."),
         Wrong("only f(1)", lambda p, f0, f1, slope0, slope1: p * (1 - p) * f1,
               "you left f(0) out: as p rises, 1 - p falls."),
+        Wrong("the mean times the sigmoid's slope", lambda p, f0, f1, slope0, slope1: p * (1 - p) * (p * f1 + (1 - p) * f0),
+              "this is E[f] times dp/da. By the chain rule dp/da multiplies the derivative of E[f] in p."),
+        Wrong("standard deviation of the bit", lambda p, f0, f1, slope0, slope1: math.sqrt(p * (1 - p)) * (f1 - f0),
+              "dp/da has no root: the root is the standard deviation of the bit."),
         Wrong("half the sum of the slopes", lambda p, f0, f1, slope0, slope1: 0.5 * p * (1 - p) * (slope0 + slope1),
               "you took the plain mean of the slopes. That is DARN's half. Straight through sees each slope as often as its bit falls.", 1),
         Wrong("weights exchanged", lambda p, f0, f1, slope0, slope1: p * (1 - p) * (p * slope0 + (1 - p) * slope1),
@@ -243,6 +263,10 @@ straight_through = Check(
               "this is the exact gradient again. Straight through never looks at f(1) - f(0), but at the slopes of f at the bits.", 1),
         Wrong("sum of the slopes", lambda p, f0, f1, slope0, slope1: p * (1 - p) * (slope0 + slope1),
               "you added the slopes. A sample has one bit, and so one slope: weigh them.", 1),
+        Wrong("difference of the slopes", lambda p, f0, f1, slope0, slope1: p * (1 - p) * (slope1 - slope0),
+              "you took a difference of slopes, as for the values. Straight through averages what it returns over the bits.", 1),
+        Wrong("only the slope at one", lambda p, f0, f1, slope0, slope1: p * (1 - p) * p * slope1,
+              "you left the slope at 0 out. When the bit falls zero, straight through returns something, too.", 1),
         Wrong("sign of the second", lambda p, f0, f1, slope0, slope1: -_through(p, f0, f1, slope0, slope1)[1],
               "the sign is turned around.", 1),
     ],
@@ -302,6 +326,12 @@ vimco = Check(
               "all signals are too large by one constant: L is a log of a sum, and L_k of a mean. Treat both alike."),
         Wrong("log K in L alone", lambda log_w: _signals(log_w, _others(log_w)) - math.log(len(log_w)),
               "all signals are too small by one constant: L_k is a log of a sum, and L of a mean. Treat both alike."),
+        Wrong("L less the stand-in", lambda log_w: log_w.logsumexp(0) - math.log(len(log_w)) - _others(log_w),
+              "you took the stand-in itself off. It replaces one weight; L_k is the whole bound with it."),
+        Wrong("means of log weights", lambda log_w: (log_w - _others(log_w)) / len(log_w),
+              "both bounds are means of log weights here, which is the ELBO. L averages the weights and then takes the logarithm."),
+        Wrong("mean log weight for L", lambda log_w: log_w.mean() - (_rows(log_w, _others(log_w)).logsumexp(1) - math.log(len(log_w))),
+              "L is the mean of the log weights in yours. It is the logarithm of the mean weight, as L_k is."),
     ],
     hints=["L = logsumexp(log_w) - log K. For L_k, replace the k-th log weight by the mean of the others, and do the same again.",
            "The stand-ins all at once: (log_w.sum() - log_w) / (K - 1). Put them on the diagonal of a (K, K) table whose rows are log_w.",

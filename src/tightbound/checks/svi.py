@@ -63,6 +63,9 @@ minibatch = Check(
         Wrong("logarithm of a mean", lambda log_prior, log_likelihoods, num_data: log_prior + num_data * (
             log_likelihoods.logsumexp(0) - math.log(len(log_likelihoods))),
               "you averaged likelihoods and took the logarithm. What is unbiased is the average of the logarithms, for the log joint is a sum of them."),
+        Wrong("logarithm of a sum", lambda log_prior, log_likelihoods, num_data: log_prior + log_likelihoods.logsumexp(0)
+              + math.log(num_data / len(log_likelihoods)),
+              "you added up likelihoods and took the logarithm. Independent data multiply theirs: what adds up is the logarithms."),
     ],
     hints=["If every datum had the same log-likelihood l, the sum over all data would be N l. What is l, estimated from a batch?",
            "The mean over the batch estimates the mean over all data; multiplied by N, it estimates the sum.",
@@ -81,7 +84,7 @@ def _gradient(slopes, eps, log_sd):
 
 
 gradient = Check(
-    "gradient of a bound", draw=_draw_gradient, reference=_gradient, outputs=["in the mean", "in the log deviation"],
+    "gradient of a bound", draw=_draw_gradient, reference=_gradient, outputs=["derivative in the mean", "derivative in the log deviation"],
     wrongs=[
         Wrong("summed over the draws", lambda slopes, eps, log_sd: slopes.sum(),
               "you summed over the draws. The bound is an average over eps, so its gradient is one, too."),
@@ -113,6 +116,10 @@ gradient = Check(
               "the sign is turned: this is the gradient of minus the bound.", 1),
         Wrong("variance for deviation", lambda slopes, eps, log_sd: (slopes * eps).mean() * torch.exp(2 * log_sd) + 1,
               "the variance stands where the deviation belongs: z = m + sigma eps.", 1),
+        Wrong("the entropy itself", lambda slopes, eps, log_sd: _gradient(slopes, eps, log_sd)[1] - 1 + log_sd,
+              "the entropy itself is added, where its derivative belongs.", 1),
+        Wrong("all summed over the draws", lambda slopes, eps, log_sd: len(eps) * _gradient(slopes, eps, log_sd)[1],
+              "all of it is summed over the draws, the entropy too: an average is asked for.", 1),
     ],
     hints=["The bound is the average of log p(x, z) with z = m + exp(log_sd) eps, plus the entropy of q. Differentiate one draw's term first.",
            "dz/dm = 1 and dz/dlog_sd = exp(log_sd) eps. The entropy is log_sd plus a constant.",
@@ -296,6 +303,21 @@ hoffman = Check(
         Wrong("batch scaled by all", lambda counts, heads, batch_size, num_data, t, delay, forgetting: _step(
             counts, 1 + num_data * torch.tensor([heads, batch_size - heads], dtype=torch.float64), _rho(t, delay, forgetting)),
               "you multiplied the batch's counts by N. They are b flips already, so each stands for N/b."),
+        Wrong("counted", lambda counts, heads, batch_size, num_data, t, delay, forgetting: counts + torch.tensor(
+            [heads, batch_size - heads], dtype=torch.float64),
+              "you counted the batch as Bayes' rule does with new data. Here batches come back again and again, and the counts would grow without end."),
+        Wrong("old q as prior", lambda counts, heads, batch_size, num_data, t, delay, forgetting: _step(
+            counts, _target(heads, batch_size, num_data) - 1 + counts, _rho(t, delay, forgetting)),
+              "lambda-hat starts from the old counts. The batch stands for all data, so only the prior, Beta(1, 1), is below it."),
+        Wrong("ratio upside down", lambda counts, heads, batch_size, num_data, t, delay, forgetting: _step(
+            counts, 1 + batch_size / num_data * torch.tensor([heads, batch_size - heads], dtype=torch.float64), _rho(t, delay, forgetting)),
+              "the ratio is upside down: the few flips of the batch have to stand for many."),
+        Wrong("tails of all data", lambda counts, heads, batch_size, num_data, t, delay, forgetting: _step(
+            counts, 1 + num_data / batch_size * torch.tensor([heads, num_data - heads], dtype=torch.float64), _rho(t, delay, forgetting)),
+              "your tails are all other flips there are. Count those of the batch, then scale."),
+        Wrong("exponent of the delay alone", lambda counts, heads, batch_size, num_data, t, delay, forgetting: _step(
+            counts, _target(heads, batch_size, num_data), 1 / (t + delay**forgetting)),
+              "the exponent reaches the delay alone: it belongs to the whole sum, t + delay."),
     ],
     hints=["First lambda-hat: the counts of the posterior if the whole data set were N/b copies of this batch, prior included.",
            "lambda-hat = 1 + N/b times (heads, tails). Then lambda moves towards it: (1 - rho) lambda + rho lambda-hat.",
@@ -358,14 +380,29 @@ def _project(log_joint):
     return log_joint._mean, log_joint._sd
 
 
-project = Check(
+class _Search(Check):
+    """A check of a stochastic search, which may end near the answer without being right."""
+
+    def _explain(self, bad, instances, got, right, fault):
+        found = super()._explain(bad, instances, got, right, fault)
+        if found[0] != "other":
+            return found
+        off = max(float((g.reshape(-1) - r.reshape(-1)).abs().max()) for answer, wanted in zip(got, right) for g, r in zip(answer, wanted))
+        return "other", found[1] + (NEAR if off < 0.5 else "")
+
+
+NEAR = ("\nNear, but not there. One iterate dances in a cloud, so average the second half of the walk; or there were too few steps, "
+        "or the same draws throughout, and the search has found the best q for those.")
+
+project = _Search(
     "a stochastic fit", draw=_draw_project, reference=_project, outputs=["mean", "deviations"], num_instances=3, tolerance=0.05, seconds=120.0,
     wrongs=[
         Wrong("mean at zero", lambda log_joint: torch.zeros(2, dtype=torch.float64),
               "the mean is still at zero: is it updated, and does it go up the bound?"),
         Wrong("mean mirrored", lambda log_joint: -log_joint._mean, "the mean has the wrong sign: the search seems to have run in a mirror."),
         Wrong("mode", lambda log_joint: log_joint.mode()[0],
-              "this is the mode, where the log joint is highest at a point. The ELBO averages it over the whole of q, and these posteriors are lopsided."),
+              "this is the mode, where the log joint is highest at a point. The ELBO averages it over the whole of q, and these posteriors are "
+              "lopsided. Or the entropy is missing, or too small beside a *sum* over draws: then q shrinks onto the mode."),
         Wrong("posterior's own mean", lambda log_joint: log_joint.moments()[0],
               "this is the mean of the posterior itself. The best diagonal q of a lopsided posterior has another."),
         Wrong("posterior's own deviations", lambda log_joint: log_joint.moments()[1],
