@@ -514,12 +514,12 @@ def test_references_of_the_checks_are_right():
     assert abs(float(value) - Z) < 0.1 * float(error) < 1e-3
 
 
-def test_what_the_checks_say_beside_nan_and_of_long_lists():
+def test_what_the_checks_say_beside_nan_and_of_lists():
     name, message = checks.three.diagnose(lambda log_weights: (checks.three.reference(log_weights)[0],
                                                                math.nan), seed=0)
     assert name == "NaN" and "at the best V0 it is positive" in message
     _, message = checks.stop.diagnose(lambda terms: (0.0, 0.0), seed=0)
-    assert re.search(r"terms = \[(\S+, ){5}\.\.\., \S+\] \(\d\d numbers\)$", message)
+    assert re.search(r"terms = \[(\S+, ){9,}\S+\]$", message)  # whole, so that a student can compute with them
 
 
 def test_cumulants_fail_where_the_generating_function_has_a_zero():

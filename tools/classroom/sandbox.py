@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import tightbound
@@ -242,12 +243,16 @@ def family(process) -> list:
 
 
 def end_children() -> None:
-    """Kills all that this process started, until nothing is left; what starts meanwhile is met in the next round."""
+    """Kills all that this process started, until nothing is left; what starts meanwhile is met in the next round.
+
+    Spared is Python's own tracker of what processes share, which ends by itself: killed too soon, it complains.
+    """
     import psutil
 
+    tracker = resource_tracker._resource_tracker._pid
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        running = [process for process in family(psutil.Process())[1:] if is_running(process)]
+        running = [process for process in family(psutil.Process())[1:] if process.pid != tracker and is_running(process)]
         if not running:
             return
         for process in running:
