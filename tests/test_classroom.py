@@ -16,18 +16,14 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
+from course import SOURCE, cell, extra, run
 from nbgrader.validator import Validator
 
+from classroom import __main__ as command, files, submissions
 from tightbound import checks
 from tightbound.checks import CheckFailed, laplace as check
 
-ROOT = Path(__file__).resolve().parent.parent
-SOURCE = ROOT / "chapters" / "exercises"
-TOOL = ROOT / "tools" / "classroom"
 POINTS = {"evidence": 1, "coin": 3, "away": 3, "predictive": 2, "bic": 1, "modes": 4}
-
-sys.path.insert(0, str(TOOL.parent))
-from classroom import __main__ as command, files, submissions  # noqa: E402
 
 pytestmark = pytest.mark.classroom
 
@@ -37,27 +33,11 @@ def fingerprints(folder):
             for path in folder.rglob("*") if path.is_file()}
 
 
-def run(*arguments, **environment):
-    done = subprocess.run([sys.executable, TOOL, *map(str, arguments)], capture_output=True, encoding="utf-8",
-                          env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def cell(notebook, name):
-    return next(c for c in notebook["cells"] if c["metadata"].get("nbgrader", {}).get("grade_id") == name)
-
-
 def answered(notebook, answers):
     notebook = copy.deepcopy(notebook)
     for name, source in answers.items():
         cell(notebook, f"{name}-solution")["source"] = source
     return notebook
-
-
-def extra(source):
-    return {"cell_type": "code", "id": "mine", "metadata": {}, "source": source, "outputs": [],
-            "execution_count": None}
 
 
 def wrong(name, which):

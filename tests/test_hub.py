@@ -22,9 +22,9 @@ import nbformat
 import psutil
 import pytest
 import yaml
+from course import ROOT, cell, run
 from lab import free_port
 
-ROOT = Path(__file__).resolve().parents[1]
 TOPIC, COURSE = "laplace", "tightbound"
 POINTS = {"evidence": 1, "coin": 3, "away": 3, "predictive": 2, "bic": 1, "modes": 4}
 SIZE = min(int(os.environ.get("TIGHTBOUND_CLASS", "5")), 30)
@@ -223,10 +223,6 @@ class Student:
 
 # ---- a lesson ----------------------------------------------------------------------------------------------
 
-def named(notebook, name: str):
-    return next(cell for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("grade_id") == name)
-
-
 def solved_by(i: int) -> list[str]:
     """Which exercises the so-manieth student solves: no two neighbours the same."""
     return [name for k, name in enumerate(POINTS) if (i + 1) >> k & 1 or name == "evidence"]
@@ -246,19 +242,19 @@ async def lesson(hub: Hub, names: list[str]) -> dict:
     async def work(i: int, student: Student) -> None:
         notebook = await student.fetch()
         for name in solved_by(i):
-            named(notebook, f"{name}-solution").source = named(source, f"{name}-solution").source
+            cell(notebook, f"{name}-solution").source = cell(source, f"{name}-solution").source
         async with at_a_time:
-            run = ["imports", "evidence-solution", "evidence-test"]
-            outputs = await student.compute([named(notebook, name).source for name in run]
+            asked = ["imports", "evidence-solution", "evidence-test"]
+            outputs = await student.compute([cell(notebook, name).source for name in asked]
                                             + ["import os, psutil; me = psutil.Process(); print(me.memory_full_info().pss, "
                                                "sum(me.cpu_times()[:2]), os.environ['CUDA_VISIBLE_DEVICES'] == '')"])
-            assert not [output for cell in outputs for output in cell if output["kind"] == "error"], outputs
+            assert not [output for told in outputs for output in told if output["kind"] == "error"], outputs
             size, seconds, on_cpu = outputs.pop()[0]["text"].split()
             assert on_cpu == "True"
             kernels.append((int(size) / 1e6, float(seconds)))
-        for name, found in zip(run, outputs):
-            named(notebook, name).outputs = [nbformat.v4.new_output("stream", text=output["text"]) for output in found
-                                             if output["kind"] == "stream"]
+        for name, found in zip(asked, outputs):
+            cell(notebook, name).outputs = [nbformat.v4.new_output("stream", text=output["text"]) for output in found
+                                            if output["kind"] == "stream"]
         await student.save(notebook)
 
     with timed("log in"):
@@ -286,20 +282,14 @@ def wait_for(hub: Hub) -> None:
     pytest.fail(f"JupyterHub does not answer:\n{hub.log.read_text()[-3000:]}")
 
 
-def run(command: list) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-
-
 @pytest.mark.classroom
 @pytest.mark.classroom_at_scale
 def test_a_class_works_on_a_hub(tmp_path, capsys):
     for module in ("jupyterhub", "configurable_http_proxy"):
         needed(module)
     names = [f"student-{i:02d}" for i in range(SIZE)]
-    tool = [sys.executable, ROOT / "tools/classroom"]
     results = tmp_path / "results"
-    run([*tool, "assignments", "--assignment", TOPIC, "--output", results])
+    run("assignments", "--assignment", TOPIC, "--output", results)
     with running(tmp_path) as hub:
         shutil.copytree(results / "release", hub.course / "release")
         hub.teach("release_assignment", TOPIC)
@@ -314,7 +304,7 @@ def test_a_class_works_on_a_hub(tmp_path, capsys):
     assert sorted(path.relative_to(collected).as_posix() for path in collected.rglob("*.ipynb")) == [
         f"{name}/{TOPIC}/{TOPIC}.ipynb" for name in names]
     began = time.perf_counter()
-    run([*tool, "grade", collected, "--assignment", TOPIC, "--output", results])
+    run("grade", collected, "--assignment", TOPIC, "--output", results)
     seen["seconds"]["mark"] = time.perf_counter() - began
     with open(results / "grades.csv", encoding="utf-8-sig", newline="") as file:
         marks = {row["student"]: row for row in csv.DictReader(file)}

@@ -20,42 +20,18 @@ from types import SimpleNamespace
 import cloudpickle
 import psutil
 import pytest
+from course import ROOT, SOURCE, cell, command, extra, run
 
+from classroom import judge, marking, sandbox, submissions
 from tightbound.checks import Check
 
-ROOT = Path(__file__).resolve().parent.parent
-SOURCE = ROOT / "chapters" / "exercises"
-TOOL = ROOT / "tools" / "classroom"
 TOPIC = "iterative"  # its checks are quick
 POINTS = {"whose": 1, "kalman": 2, "errors": 3, "gate": 1, "through": 4}
-
-sys.path.insert(0, str(TOOL.parent))
-from classroom import judge, marking, sandbox, submissions  # noqa: E402
 
 SANDBOXED = sandbox.why_not() is None
 guarded = pytest.mark.skipif(not SANDBOXED, reason="no bubblewrap here: nothing guards files and the network")
 
 pytestmark = pytest.mark.classroom
-
-
-def command(*arguments):
-    return [sys.executable, str(TOOL), *map(str, arguments)]
-
-
-def run(*arguments, **environment):
-    done = subprocess.run(command(*arguments), capture_output=True, encoding="utf-8",
-                          env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def cell(notebook, name):
-    return next(c for c in notebook["cells"] if c["metadata"].get("nbgrader", {}).get("grade_id") == name)
-
-
-def extra(source, kind="code"):
-    made = {"cell_type": kind, "id": f"mine-{abs(hash(source)) % 10**8}", "metadata": {}, "source": source}
-    return {**made, "outputs": [], "execution_count": None} if kind == "code" else made
 
 
 def solved(topic=TOPIC):

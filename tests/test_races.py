@@ -26,7 +26,7 @@ def test_the_page_shows_what_was_accepted():
     assert shown == race.tables(), "run: python benchmarks/race.py page"
 
 
-def test_every_race_has_accepted_figures():
+def test_accepted_figures_are_of_races_that_there_are():
     assert ACCEPTED and {path.stem for path in ACCEPTED} <= set(race.races())
 
 

@@ -28,8 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ("src", "requirements.txt")  # what results depend on, besides the cells themselves
 PAGES = ("_config.yml", "_toc.yml", "index.ipynb", "pages", "chapters", "teaching", "references.bib", "assets/static",
-         "assets/templates",
-         "tools/book.py", "tools/book_extension.py")
+         "assets/templates", "tools/book.py", "tools/book_extension.py")
 WORKERS, CELL_SECONDS = 2, 600
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
@@ -55,7 +54,7 @@ def troubles_told():
     except Trouble as trouble:
         sys.exit(f"\n{trouble}")
     except ModuleNotFoundError as error:
-        sys.exit(f"\nThe environment lacks {error.name}: `make book` completes it first.")
+        sys.exit(f"\nThe environment lacks {error.name}: `make environment` completes it first.")
     except OSError as error:
         sys.exit(f"\n{explain(error, ROOT)}")
     except KeyboardInterrupt:

@@ -20,7 +20,6 @@ import copy
 import html
 import re
 import shutil
-import sys
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -73,15 +72,9 @@ startSlides();</script>
 
 
 def main() -> None:
-    try:
+    with book.troubles_told():
         print(book.build(ROOT))
         folder = make(ROOT)
-    except book.Trouble as trouble:
-        sys.exit(f"\n{trouble}")
-    except ModuleNotFoundError as error:
-        sys.exit(f"\nThe environment lacks {error.name}: `make slides` completes it first.")
-    except OSError as error:
-        sys.exit(f"\n{book.explain(error, ROOT)}")
     for page in sorted(folder.glob("*.html")):
         print(page.as_uri())
     print("In a browser: S opens the speaker's notes, ?print-pdf after the address prepares for print, ? lists all keys.")
