@@ -183,10 +183,19 @@ def test_a_log_joint_that_branches_on_its_values_has_a_hessian_too():
     def branching(z):
         return -((z**4).sum(-1)) if bool((z > 0).all()) else -(z**2).sum(-1)
 
-    z = torch.tensor([[1.0, 2.0], [-1.0, 2.0]], dtype=torch.float64)
-    hessian = Problem(branching, 2).hessian(z)
-    torch.testing.assert_close(hessian[0], torch.diag(torch.tensor([-12.0, -48.0]).double()))
-    torch.testing.assert_close(hessian[1], torch.diag(torch.tensor([-2.0, -2.0]).double()))
+    problem = Problem(branching, 2)
+    for z, expected in (([1.0, 2.0], [-12.0, -48.0]), ([-1.0, 2.0], [-2.0, -2.0])):
+        hessian = problem.hessian(torch.tensor(z, dtype=torch.float64))
+        torch.testing.assert_close(hessian, torch.diag(torch.tensor(expected).double()))
+
+
+@pytest.mark.parametrize("log_joint, expected", [
+    (lambda z: 3.0 * z[..., 0] - z[..., 1], torch.zeros(2, 2)),                                  # linear: no graph is left
+    (lambda z: z[..., 1] - z[..., 0] ** 2, torch.tensor([[-2.0, 0.0], [0.0, 0.0]])),             # linear in one latent
+    (lambda z: z.prod(-1), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))])
+def test_a_hessian_of_terms_without_curvature_is_zero_there(log_joint, expected):
+    hessian = Problem(log_joint, 2).hessian(zeros(3, 4, 2) + 0.5)
+    torch.testing.assert_close(hessian, expected.double().expand(3, 4, 2, 2))
 
 
 def test_a_hessian_leaves_the_validation_of_distributions_as_it_was(monkeypatch):
