@@ -29,7 +29,6 @@ from functools import lru_cache
 import numpy as np
 import torch
 from scipy.optimize import minimize
-from scipy.stats import qmc
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
@@ -243,8 +242,8 @@ def approximate(problem: Problem, *, family: str | nn.Module = "full", divergenc
     """The member of a family that is nearest to the posterior, by a divergence of your choice.
 
     The fit is deterministic. For alpha >= 1/2 the criterion is an average over q, done with noise that stays put: the nodes of
-    `normal_nodes`, pushed through q (for alpha other than 1 a fit by reverse KL comes first). For alpha < 1/2 it is an average over the posterior, done with `posterior_points`. Both are
-    minimised by L-BFGS. The result is then judged on fresh samples of q.
+    `normal_nodes`, pushed through q (for alpha other than 1 a fit by reverse KL comes first). For alpha < 1/2 it is an average
+    over the posterior, done with `posterior_points`. Both are minimised by L-BFGS. The result is then judged on fresh samples of q.
 
     A criterion may be infinite: for alpha < 0 when q has lighter tails than the posterior, for alpha > 1 when it has heavier ones.
     Nodes and points reach only so far, and do not show it; `diagnostics["k_hat"]` may.
@@ -416,6 +415,8 @@ def normal_nodes(dim: int, num_nodes: int | None = None) -> tuple[Tensor, Tensor
         log_w = sum(np.meshgrid(*[np.log(w / w.sum())] * dim, indexing="ij")).reshape(-1)
         return torch.tensor(eps), torch.tensor(log_w)
     half = 2 ** math.ceil(math.log2(max(count("num_nodes", num_nodes or 1024, least=4 * dim), 2) / 2))
+    from scipy.stats import qmc  # here, for it takes half a second to import
+
     uniform = qmc.Sobol(dim, scramble=True, rng=np.random.default_rng(0)).random(half)
     eps = torch.special.ndtri(torch.tensor(uniform).clamp(1e-12, 1 - 1e-12))
     eps = torch.cat([eps, -eps])

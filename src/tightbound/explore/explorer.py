@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from tightbound import figures
 from tightbound.explore.controls import Choice, Control, Drawing, Point, Toggle
@@ -145,18 +146,18 @@ class Explorer:
                 "switches": self._figure.inputs, "backgrounds": self._backgrounds, "dashes": figures.DASHES,
                 "marks": [mark.spec() for mark in self.marks]}
 
-    def html(self) -> str:
-        """The explorer as HTML that is complete in itself: it works from a file, over http, and, as a still, without
-        JavaScript."""
+    def html(self, still: Figure | None = None) -> str:
+        """The explorer as HTML that is complete in itself: it works from a file, over http, and, as a still (its `picture`, if
+        that was drawn already), without JavaScript."""
         packer = Packer()
         functions = [function.pack(self.controls, packer) for function in self.functions]
         spec = json.dumps({**self.spec, "functions": functions, "data": packer.text()}, allow_nan=False,
                           separators=(",", ":")).replace("<", "\\u003c")  # so that nothing in it ends the script
-        still = figures.svg(self.picture(), f"{self.id}s")
+        drawn = figures.svg(still or self.picture(), f"{self.id}s")
         title = f'<p class="tb-title">{html.escape(self.title)}</p>' if self.title else ""
         lines = "".join(f"<p>{html.escape(fill(template, self.frame()))}</p>" for template in self.readout)
         return (f'<div class="tb tb-explorer" id="{self.id}"><style>{self.spec["css"]}</style>{title}'
-                f'<figure class="tb-still" role="img" aria-label="{html.escape(self.alt)}">{still}</figure>{lines}</div>'
+                f'<figure class="tb-still" role="img" aria-label="{html.escape(self.alt)}">{drawn}</figure>{lines}</div>'
                 f'<script type="application/json" id="{self.id}-spec">{spec}</script>'
                 f'<script type="module">{SOURCE.read_text()}\nboot("{self.id}");</script>')
 
@@ -169,7 +170,8 @@ class Explorer:
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         if os.environ.get(STATIC):
-            return {"text/html": self.html(), "image/png": figures.png(self.picture()), "text/plain": repr(self)}
+            still = self.picture()
+            return {"text/html": self.html(still), "image/png": figures.png(still), "text/plain": repr(self)}
         bundle = self.widget._repr_mimebundle_()
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         return {**data, "text/plain": repr(self)}, metadata
