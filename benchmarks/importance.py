@@ -1,21 +1,20 @@
-"""Importance sampling of eight schools in the plane, a million samples: ours beside NumPy by hand, JAX and Pyro.
+"""Importance sampling of eight schools in the plane, a million samples and 10^8: ours beside NumPy by hand, JAX and Pyro.
 
-    python benchmarks/importance.py [--long]
+    python benchmarks/importance.py
 
 All draw from the same Gaussian proposal (Laplace's), in double precision, and each gives log p(x) and the effective sample
-size; ours gives k-hat, posterior means and draws as well. Then k-hat of a million weights beside ArviZ's. `--long` adds
-10^8 samples, and the memory they take.
+size; ours gives k-hat, posterior means and draws as well. Then k-hat of a million weights beside ArviZ's; then 10^8 samples,
+and the memory they take.
 """
 
 from __future__ import annotations
 
 import math
+import resource
 
 import race
 
-options = race.arguments(__doc__, rounds=5)
-options.add_argument("--long", action="store_true", help="also 10^8 samples")
-options = options.parse_args()
+options = race.arguments(__doc__, rounds=5).parse_args()
 race.alone(options.threads, JAX_ENABLE_X64="1")
 
 import numpy as np  # noqa: E402
@@ -23,7 +22,7 @@ import torch  # noqa: E402
 
 from tightbound import importance, laplace, problems  # noqa: E402
 
-SAMPLES, BATCH = 2**15 if options.trial else 10**6, 2**15
+SAMPLES, MANY, BATCH = *((2**15, 2**17) if options.trial else (10**6, 10**8)), 2**15
 Y, SIGMA = np.array(problems.EIGHT_SCHOOLS_Y), np.array(problems.EIGHT_SCHOOLS_SIGMA)
 torch.set_num_threads(options.threads)
 problem = problems.eight_schools()
@@ -32,14 +31,14 @@ MEAN, L = q.loc.numpy(), q.scale_tril.numpy()
 LOG_DET, LOG_2PI = np.log(np.diag(L)).sum(), math.log(2 * math.pi)
 
 
-def told(log_evidence, ess) -> tuple[float, float]:
+def told(log_evidence, ess, samples=SAMPLES) -> tuple[float, float]:
     """A contender's answer: log p(x) and its error."""
-    return float(log_evidence), math.sqrt(1 / float(ess) - 1 / SAMPLES)
+    return float(log_evidence), math.sqrt(1 / float(ess) - 1 / samples)
 
 
-def by_us(seed):
-    found = importance.approximate(problem, proposal=q, num_samples=SAMPLES, seed=seed)
-    return told(found.log_evidence, found.diagnostics["ess"])
+def by_us(seed, samples=SAMPLES):
+    found = importance.approximate(problem, proposal=q, num_samples=samples, seed=seed)
+    return told(found.log_evidence, found.diagnostics["ess"], samples)
 
 
 def log_joint(np, mu, t):
@@ -55,15 +54,15 @@ def log_weights(np, eps):
     return log_joint(np, z[..., 0], z[..., 1]) + 0.5 * (eps**2).sum(-1) + LOG_DET + LOG_2PI
 
 
-def by_numpy(seed):
+def by_numpy(seed, samples=SAMPLES):
     """The loop that one would write in NumPy: a batch at a time, rescaling the sums when a larger weight comes."""
     stream, top, first, second = np.random.default_rng(seed), -np.inf, 0.0, 0.0
-    for begin in range(0, SAMPLES, BATCH):
-        value = log_weights(np, stream.standard_normal((min(BATCH, SAMPLES - begin), 2)))
+    for begin in range(0, samples, BATCH):
+        value = log_weights(np, stream.standard_normal((min(BATCH, samples - begin), 2)))
         new = max(top, value.max())
         weight, scale = np.exp(value - new), math.exp(top - new)
         first, second, top = first * scale + weight.sum(), second * scale**2 + (weight**2).sum(), new
-    return told(top + math.log(first / SAMPLES), first**2 / second)
+    return told(top + math.log(first / samples), first**2 / second, samples)
 
 
 def by_jax() -> dict:
@@ -128,8 +127,8 @@ def by_pyro(seed):
 
 def main() -> None:
     with race.running(race.Race(
-            "importance", "Importance sampling, a million samples",
-            f"How long do {SAMPLES:,} samples of the eight schools take, for log p(x) and the effective sample size?",
+            "importance", "Importance sampling",
+            f"How long do {SAMPLES:,} and {MANY:,} samples of the eight schools take, for log p(x) and the effective sample size?",
             "the same proposal, number of samples and precision; every log p(x) agrees within its Monte Carlo error. Ours gives the "
             "tail index k-hat, posterior means and draws as well.",
             threads=options.threads, trial=options.trial, packages=("numpy", "jax", "pyro-ppl", "arviz-stats"))) as here:
@@ -157,26 +156,16 @@ def main() -> None:
         here.heat(heat, contenders, rounds=options.rounds, unit="ms", within=1e-9, answer_unit="")
         here.ratio(heat, "tightbound, smoothing too", "ArviZ, smoothing too")
 
-        if options.long:
-            long(here)
+        heat, before = f"{MANY:,} samples", peak()
+        here.heat(heat, {"tightbound": lambda seed: by_us(seed, MANY)}, rounds=1, warm_up=False)
+        here.score(f"{heat}: memory beyond what {SAMPLES:,} took", peak() - before, "MB", noise=0.5, less_is_better=True)
+        here.heat(heat, {"NumPy by hand": lambda seed: by_numpy(seed, MANY)}, rounds=1, warm_up=False, within=0.0)
+        here.ratio(heat, "tightbound", "NumPy by hand")
 
 
-def long(here: race.Race) -> None:
-    import resource
-
-    def peak() -> float:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-    before = peak()
-
-    def by_us(_) -> tuple[float, float]:
-        found = importance.approximate(problem, num_samples=10**8)
-        return float(found.log_evidence), found.log_evidence.standard_error
-
-    start = race.worked()
-    answer = by_us(0)
-    here.add(race.Row("10^8 samples", "tightbound", "seconds", [race.worked() - start], None, answer,
-                      note=f"{peak() - before:+.0f} MB of memory beyond what a million took"))
+def peak() -> float:
+    """The most memory that this process has held so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 main()

@@ -1,5 +1,5 @@
 """A class on a hub: a real JupyterHub on the loopback, students who log in, fetch, compute, save and submit at once, and
-a teacher who releases, collects and marks. TIGHTBOUND_CLASS says how many students (default: 5, at most 30)."""
+a teacher who releases, collects and marks. TIGHTBOUND_HUB says how many students (default: 5)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lab import free_port
 
 TOPIC, COURSE = "laplace", "tightbound"
 POINTS = {"evidence": 1, "coin": 3, "away": 3, "predictive": 2, "bic": 1, "modes": 4}
-SIZE = min(int(os.environ.get("TIGHTBOUND_CLASS", "5")), 30)
+SIZE = int(os.environ.get("TIGHTBOUND_HUB", "5"))
 KERNELS = 3  # at a time: a kernel with torch takes a quarter of a gigabyte
 BIN = Path(sys.executable).parent
 
