@@ -37,7 +37,7 @@ PROBLEM = problems.logistic_regression(None)
 X, Y, _ = breast_cancer(None)
 D, DRAWS, CLOSE = 31, 16, 0.5
 SCAN = "NumPyro's scan"
-FEWEST = svi.STEPS * svi.LOOKS
+FEWEST = svi.steps.STEPS * svi.rounds.LOOKS
 SIZES, LENGTHS = (0.05, 0.02, 0.01), (1000, 2000, 4000, 8000, 16000)
 
 
@@ -54,7 +54,7 @@ def judged(mean, scale_tril) -> tuple[float, float]:
 
 def ours(search="adam", compiled=False):
     def run(steps, size, seed):
-        svi._graph.cache_clear()
+        svi.steps.graph_of.cache_clear()
         torch.compiler.reset()
         found = svi.approximate(PROBLEM, num_samples=DRAWS, num_steps=steps, step_size=size, search=search, compiled=compiled,
                                 seed=seed, num_fresh=1000, tolerance=1e-9)
@@ -155,8 +155,8 @@ def by_pyro(steps, size, seed):
 
 def our_engine(kind, draws, replicates=1, compiled=False):
     stream = torch.Generator().manual_seed(0)
-    member = svi._members(PROBLEM, kind, replicates, stream)
-    engine = svi._compiled(PROBLEM, member, draws, stream) if compiled else svi._plain(PROBLEM, member, draws, None, "adam", stream)
+    member = svi.rounds.members(PROBLEM, kind, replicates, stream)
+    engine = svi.steps.compiled_steps(PROBLEM, member, draws, stream) if compiled else svi.steps.plain_steps(PROBLEM, member, draws, None, "adam", stream)
     return lambda: engine(0.02)
 
 
@@ -196,10 +196,10 @@ def rates(here: race.Race) -> None:
         for draws in (1, DRAWS):
             heat = f"{kind} normal, {draws} draw{'s' * (draws > 1)} a step"
             contenders = {"ours": race.repeated(our_engine(kind, draws), 40 // few)}
-            done = {"ours": svi.STEPS * (40 // few)}
+            done = {"ours": svi.steps.STEPS * (40 // few)}
             if draws == DRAWS:
                 contenders["ours, compiled"] = race.repeated(our_engine(kind, draws, compiled=True), 100 // few)
-                done["ours, compiled"] = svi.STEPS * (100 // few)
+                done["ours, compiled"] = svi.steps.STEPS * (100 // few)
             if here.has("pyro"):
                 contenders["Pyro"], done["Pyro"] = race.repeated(pyro_engine(kind, draws), 100 // few), 100 // few
             if here.has("numpyro"):
@@ -217,7 +217,7 @@ def rates(here: race.Race) -> None:
         heat = f"{kind} normal, 1 draw a step, runs side by side"
         sizes = {"1 run": 1, "64 runs": 64}
         here.heat(heat, {name: race.repeated(our_engine(kind, 1, n), 20 // few) for name, n in sizes.items()},
-                  rounds=options.rounds + 2, unit="seed-steps a second", amount={name: svi.STEPS * n * (20 // few) for name, n in sizes.items()})
+                  rounds=options.rounds + 2, unit="seed-steps a second", amount={name: svi.steps.STEPS * n * (20 // few) for name, n in sizes.items()})
         here.ratio(heat, "64 runs", "1 run", goal=20.0)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tightbound import DataProblem, Problem, data, divergences, families, laplace, mean_field, problems, svi
 from tightbound.checks import svi as checks
-from tightbound.distributions import Gaussian
+from tightbound.distributions import Gaussian, standard_normal
 from tightbound.explore import svi as explorers
 
 
@@ -50,7 +50,7 @@ def test_it_reaches_the_bound_of_the_deterministic_fit(family):
     found = svi.approximate(problem, family=family, num_steps=1000 if family == "mixture" else 2000)
     allowed = 0.04 if family != "mixture" else 0.15  # a mixture has several optima
     assert abs(float(found.log_evidence) - best) < allowed + 4 * found.log_evidence.standard_error
-    assert found.method.startswith(f"SVI, {family}") and found.history.shape == (sum(found.diagnostics["rounds"]) // svi.STEPS,)
+    assert found.method.startswith(f"SVI, {family}") and found.history.shape == (sum(found.diagnostics["rounds"]) // svi.steps.STEPS,)
     assert found.evaluations >= sum(found.diagnostics["rounds"]) * 16 + 10_000
 
 
@@ -66,7 +66,7 @@ def test_averages_are_better_than_the_last_iterate():
     """At a constant step the iterates are a cloud; the mean of the cloud lies within the standard error of the optimum."""
     problem, target = gaussian(4, 5)
     member = families.Full(4)
-    advance = svi._plain(problem, member, 4, None, "adam", stream(1))
+    advance = svi.steps.plain_steps(problem, member, 4, None, "adam", stream(1))
     for _ in range(60):
         advance(0.1)
     states, last = [], []
@@ -75,7 +75,7 @@ def test_averages_are_better_than_the_last_iterate():
         states.append([p.detach().clone() for p in member.parameters()])
         with torch.no_grad():
             last.append(float(divergences.kl(member(), target)))
-    svi._put(member, [torch.stack(values).mean(0) for values in zip(*states)])
+    svi.steps.put(member, [torch.stack(values).mean(0) for values in zip(*states)])
     with torch.no_grad():
         assert float(divergences.kl(member(), target)) < 0.3 * np.mean(last)
 
@@ -122,7 +122,7 @@ def test_a_converged_fit_is_as_good_as_it_says(seed):
     problem = problems.logistic_regression()
     best = float(problem.log_evidence) - 0.006  # the best full Gaussian leaves 0.006 nats
     found = svi.approximate(problem, search="natural", seed=seed)
-    assert found.diagnostics["converged"] and not found.diagnostics["reason"] and found.diagnostics["r_hat"] < svi.STATIONARY
+    assert found.diagnostics["converged"] and not found.diagnostics["reason"] and found.diagnostics["r_hat"] < svi.rounds.STATIONARY
     assert abs(float(found.log_evidence) - best) < 0.03
 
 
@@ -141,7 +141,7 @@ def test_replicates_that_end_on_different_humps_are_told():
 def test_replicates_are_runs_of_their_own(family):
     """The gradient of a stack of members is the stack of their gradients: none hears of the others."""
     problem, _ = gaussian(3)
-    stacked = svi._members(problem, family, 4, stream(1))
+    stacked = svi.rounds.members(problem, family, 4, stream(1))
     with torch.no_grad():
         for p in stacked.parameters():
             p += 0.1 * torch.randn(p.shape, generator=stream(2), dtype=p.dtype)
@@ -150,7 +150,7 @@ def test_replicates_are_runs_of_their_own(family):
     together = torch.autograd.grad((problem.log_joint(z) - log_q).mean(0).sum(), list(stacked.parameters()))
     for r in range(4):
         alone = families.make(family, 3)
-        svi._put(alone, [p[r] for p in stacked.parameters()])
+        svi.steps.put(alone, [p[r] for p in stacked.parameters()])
         z, log_q = alone().push(eps[:, r])
         gradient = torch.autograd.grad((problem.log_joint(z) - log_q).mean(), list(alone.parameters()))
         for a, b in zip(together, gradient):
@@ -207,8 +207,8 @@ def test_natural_steps_do_not_know_the_units_of_the_latents():
     ends = []
     for p, L in ((problem, torch.eye(2).double()), (other, B)):
         member = families.Full(2)
-        svi._put(member, [torch.zeros(2).double(), L.diagonal().log(), L[1, :1]])
-        advance = svi._plain(p, member, 8, None, "natural", stream(5))
+        svi.steps.put(member, [torch.zeros(2).double(), L.diagonal().log(), L[1, :1]])
+        advance = svi.steps.plain_steps(p, member, 8, None, "natural", stream(5))
         advance(0.1)
         ends.append((torch.linalg.solve(L, member().mean), torch.linalg.solve(L, member().scale_tril)))
     for a, b in zip(*ends):
@@ -218,7 +218,7 @@ def test_natural_steps_do_not_know_the_units_of_the_latents():
 def test_a_step_never_leaps():
     problem = Problem(lambda z: -5e5 * z.square().sum(-1), 3)
     member = families.Full(3, loc=torch.full((3,), 2.0).double())
-    advance = svi._plain(problem, member, 4, None, "natural", stream())
+    advance = svi.steps.plain_steps(problem, member, 4, None, "natural", stream())
     for _ in range(12):
         advance(0.2)
     assert float(member().mean.detach().abs().max()) < 0.01 and float(member().stddev.detach().max()) < 0.01
@@ -229,10 +229,10 @@ def test_a_step_never_leaps():
 @pytest.fixture
 def uncompiled(monkeypatch):
     """The compiled path's own arithmetic, without the compiler's half minute."""
-    svi._graph.cache_clear()
+    svi.steps.graph_of.cache_clear()
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     yield
-    svi._graph.cache_clear()
+    svi.steps.graph_of.cache_clear()
 
 
 @pytest.mark.parametrize("family", ["diagonal", "low rank", "full"])
@@ -250,13 +250,13 @@ def test_without_a_compiler_it_warns_and_takes_the_loop(monkeypatch):
     def broken(*_):
         raise RuntimeError("no C++ compiler\nand a long story")
 
-    svi._graph.cache_clear()
+    svi.steps.graph_of.cache_clear()
     monkeypatch.setattr(torch, "compile", lambda function, **options: broken)
     problem = problems.coin()
     with pytest.warns(UserWarning, match="no compiled path for .*: no C\\+\\+ compiler$"):
         found = svi.approximate(problem, compiled=True, num_steps=200, seed=1)
     assert torch.equal(found.history, svi.approximate(problem, num_steps=200, seed=1).history)
-    svi._graph.cache_clear()
+    svi.steps.graph_of.cache_clear()
 
 
 # Minibatches ----------------------------------------------------------------------------------------------
@@ -281,7 +281,7 @@ def test_minibatches_cost_their_share_and_reach_the_same_bound():
     assert problem.evaluations - before == pytest.approx(10 * 57 / 569)
     found = svi.approximate(problem, batch_size=64, search="natural", num_steps=2000, step_size=0.02)
     assert abs(float(found.log_evidence) - (float(problem.log_evidence) - 0.006)) < 0.05
-    assert found.evaluations < 2000 * 16 * 64 / 569 + 10_000 + 4 * 2 * svi.PAIRED * 2
+    assert found.evaluations < 2000 * 16 * 64 / 569 + 10_000 + 4 * 2 * svi.rounds.PAIRED * 2
 
 
 @pytest.mark.parametrize("rows", [(), (torch.ones(3), torch.ones(2)), torch.ones(0, 2)], ids=["none", "two lengths", "no rows"])
@@ -298,7 +298,7 @@ def test_ascend_takes_the_steps_of_the_equation():
     path = svi.ascend(problem, rho[:, None], start=torch.tensor([[1.0, 0.0]]).double(), num_samples=2)
     noise, mean, log_sd, wanted = stream(0), 1.0, 0.0, []
     for step in rho.tolist():
-        eps = svi.standard_normal((2, 1, 1), generator=noise)
+        eps = standard_normal((2, 1, 1), generator=noise)
         off = 3.0 - (mean + math.exp(log_sd) * eps)
         mean, log_sd = mean + step * float(off.mean()), log_sd + step * float(1 + (off * eps).mean() * math.exp(log_sd))
         wanted.append([mean, log_sd])
@@ -358,16 +358,16 @@ def test_a_minibatch_of_documents_gives_an_unbiased_target(seed):
     """Over the batches of one pass, the mean of lambda_hat at a fixed lambda is that of all documents."""
     C = corpus(seed=seed)
     words = 1 + C[:3]
-    whole = svi._added(C, words, 0.1)
-    parts = torch.stack([len(C) / 6 * svi._added(C[first:first + 6], words, 0.1) for first in range(0, 60, 6)])
+    whole = svi.topics._added(C, words, 0.1)
+    parts = torch.stack([len(C) / 6 * svi.topics._added(C[first:first + 6], words, 0.1) for first in range(0, 60, 6)])
     torch.testing.assert_close(parts.mean(0), whole, rtol=0, atol=0.05)
     assert float((parts - whole).abs().max()) > 10
 
 
 def test_completion_word_by_word():
     C, hidden, words = corpus(20), corpus(20, seed=1), 1 + corpus(seed=2)[:3]
-    parts = [C[first:first + svi.DOCUMENTS] for first in range(0, 20, svi.DOCUMENTS)]  # each settles by itself
-    gamma = torch.cat([svi._local(part, svi.exp_expected_log(words), 0.1) for part in parts])
+    parts = [C[first:first + svi.topics.DOCUMENTS] for first in range(0, 20, svi.topics.DOCUMENTS)]  # each settles by itself
+    gamma = torch.cat([svi.topics._local(part, svi.topics.exp_expected_log(words), 0.1) for part in parts])
     assert len(parts) > 1
     total = sum(float(hidden[d, v]) * math.log(sum(float(gamma[d, k] / gamma[d].sum() * words[k, v] / words[k].sum()) for k in range(3)))
                 for d in range(20) for v in range(40))
@@ -385,7 +385,7 @@ def test_it_learns_what_is_held_out():
 
 
 def test_every_document_comes_once_an_epoch():
-    batches, order = [], svi._epochs(10, 4, stream())
+    batches, order = [], svi.topics._epochs(10, 4, stream())
     for _ in range(10):
         batches.append(next(order))
     seen = torch.cat(batches).reshape(4, 10)
@@ -464,7 +464,7 @@ def test_the_explorer_of_steps_shows_the_methods_own_path(rho, S, schedule):
     assert path[0].tolist() == list(explorers.START) and len(path) == explorers.T + 1
     member = families.Diagonal(2)
     average = path[explorers.T // 2:].mean(0)
-    svi._put(member, list(average.split(2)))
+    svi.steps.put(member, list(average.split(2)))
     with torch.no_grad():
         z, log_q = member().rsample_and_log_prob((200_000,), generator=stream())
         bound = problem.log_joint(z) - log_q
