@@ -11,7 +11,6 @@ code for all: their weights are put into our model.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys

@@ -16,7 +16,7 @@ from torch.nn.functional import softplus
 from tightbound import Problem, divergences, flows, problems, vae
 from tightbound.checks import flows as checks
 from tightbound.explore import flows as explore
-from tightbound.flows import (MADE, ActNorm, Affine, Autoregressive, Bijection, Box, Chain, Coupling, ExponentialMap, Flow, Inverse,
+from tightbound.flows import (MADE, ActNorm, Affine, Autoregressive, Box, Chain, Coupling, ExponentialMap, Flow, Inverse,
                               Permute, Planar, Plane, Radial, Spline, StandardNormal, TorusCoupling, UniformSphere, UniformTorus,
                               rational_quadratic)
 from tightbound.flows import amortised

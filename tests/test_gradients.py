@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
-from torch import nn
 from torch.distributions import Bernoulli, Independent, Laplace, Normal
 
 from tightbound import Problem, exact, gradients, problems

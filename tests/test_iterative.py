@@ -1,6 +1,5 @@
 """Iterative inference: signals against differences and closed forms, rules against torch's own, gaps against quadrature."""
 
-import json
 import math
 
 import numpy as np

@@ -6,7 +6,6 @@ import shutil
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import pytest
 from browser import Hand, Snapshot, assert_agrees, half_a_step, is_near, visit
 from gallery import chapters_explorers, gallery, trouble

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from hypothesis import given, strategies as st
-from torch.distributions import Beta, Dirichlet, Distribution, Gamma, HalfCauchy, Normal, constraints
+from torch.distributions import Beta, Distribution, Gamma, HalfCauchy, Normal, constraints
 
 from tightbound import Estimate, Problem, exact
 

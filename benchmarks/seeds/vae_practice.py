@@ -3,7 +3,7 @@
     python benchmarks/seeds/vae_practice.py               # every part, about ten minutes on one core
     python benchmarks/seeds/vae_practice.py names beta    # these parts; the others stay as they were
 
-The result is src/tightbound/vae_practice.json:
+The result is src/tightbound/vae_practice/results.json:
 for each part its seconds and, by model, a list of ten numbers for every score.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import sys
 import time
-from pathlib import Path
 
 import torch
 from ten_seeds import SEEDS, store
@@ -21,7 +20,7 @@ from tightbound import vae, vae_practice as vp
 from tightbound.data import digits
 from tightbound.training import fit
 
-PATH = Path(vp.__file__).with_suffix(".json")
+PATH = vp.RESULTS
 
 
 def scores(model, x, estimate=vp.defended_log_evidence) -> dict[str, float]:

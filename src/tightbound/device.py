@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 
 import torch
 
@@ -54,3 +55,11 @@ def generator(seed: int | torch.Generator = 0, device: str | torch.device = "cpu
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise TypeError(f"a seed is an integer or a torch.Generator, got {seed!r}")
     return torch.Generator(device=device).manual_seed(seed)
+
+
+@contextmanager
+def seeded(seed: int):
+    """Inside, torch's global stream starts at `seed`, for layers draw their first weights from it; outside it is as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

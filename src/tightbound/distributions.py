@@ -48,7 +48,7 @@ class Gaussian(MultivariateNormal):
             offset = torch.einsum("rij,...rj->...ri", L, eps)
         else:
             offset = (L @ eps.unsqueeze(-1)).squeeze(-1)
-        return self.loc + offset, _log_standard_normal(eps) - self.log_det_scale
+        return self.loc + offset, log_standard_normal(eps) - self.log_det_scale
 
     noise_dim = property(lambda self: self.event_shape[0])
     log_det_covariance = property(lambda self: 2 * self.log_det_scale)
@@ -76,7 +76,7 @@ class DiagonalGaussian(Independent):
     def push(self, eps: Tensor) -> tuple[Tensor, Tensor]:
         """z = mean + scale * eps and log q(z), for standard normal noise eps (..., d)."""
         scale = self.base_dist.scale
-        return self.loc + scale * eps, _log_standard_normal(eps) - scale.log().sum(-1)
+        return self.loc + scale * eps, log_standard_normal(eps) - scale.log().sum(-1)
 
 
 class LowRankGaussian(LowRankMultivariateNormal):
@@ -191,7 +191,7 @@ def _noise(q: Distribution, sample_shape, generator: torch.Generator | None) -> 
     return standard_normal(shape, generator=generator, dtype=q.mean.dtype, device=q.mean.device)
 
 
-def _log_standard_normal(eps: Tensor) -> Tensor:
+def log_standard_normal(eps: Tensor) -> Tensor:
     half = eps.new_full(eps.shape[-1:], 0.5)  # a product with it is faster than a sum over few columns
     return -(eps.square() @ half) - 0.5 * eps.shape[-1] * math.log(2 * math.pi)
 
@@ -251,7 +251,7 @@ class PiecewiseConstant(Distribution):
         edge = torch.finfo(v.dtype).eps
         u = ((k + within.clamp(0, 1)) / self.num_pieces).squeeze(-1).clamp(edge, 1 - edge)
         z = torch.special.ndtri(u)
-        log_q = (log_height.detach().squeeze(-1) + math.log(self.num_pieces)).sum(-1) + _log_standard_normal(z)
+        log_q = (log_height.detach().squeeze(-1) + math.log(self.num_pieces)).sum(-1) + log_standard_normal(z)
         mean = (self.log_heights.exp() * self.log_heights).sum((-1, -2))
         return z, log_q + (mean - mean.detach())
 
@@ -262,7 +262,7 @@ class PiecewiseConstant(Distribution):
         shape = torch.broadcast_shapes(z.shape, self.log_heights.shape[:-1])
         k = (torch.special.ndtr(z) * self.num_pieces).long().clamp(max=self.num_pieces - 1)
         log_height = self.log_heights.expand(*shape, -1).gather(-1, k.expand(shape).unsqueeze(-1)).squeeze(-1)
-        return (log_height + math.log(self.num_pieces)).sum(-1) + _log_standard_normal(z)
+        return (log_height + math.log(self.num_pieces)).sum(-1) + log_standard_normal(z)
 
 
 class Chain(Distribution):

@@ -5,11 +5,11 @@ Source: Rezende & Mohamed (2015), section 4.2, for planar layers; Kingma et al. 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from tightbound import vae
 from tightbound.arguments import one_of
+from tightbound.device import seeded
 from tightbound.distributions import DiagonalGaussian
 from tightbound.flows.coupling import Coupling
 from tightbound.flows.flow import FlowDistribution
@@ -55,8 +55,7 @@ ENCODERS = ("gaussian", "flow")
 def two_latents_untrained(posterior: str) -> VAE:
     """The model of `two_latents` before its encoder is trained: 64 pixels - 64 - 64 tanh - a Gaussian, or one and two couplings."""
     one_of("posterior", posterior, ENCODERS)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         network = mlp(64, 64, 64)
         encoder = (DiagonalEncoder(network, 64, 2) if posterior == "gaussian" else
                    FlowEncoder(network, 64, Coupling(2, 2, kind="spline", hidden=(32,), context_dim=64)))

@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 from tightbound.arguments import count, one_of
 from tightbound.device import generator
-from tightbound.distributions import DiagonalGaussian, _log_standard_normal, standard_normal
+from tightbound.distributions import DiagonalGaussian, log_standard_normal
 from tightbound.flows.autoregressive import Autoregressive
 from tightbound.flows.coupling import Coupling
 from tightbound.flows.manifolds import UniformTorus
@@ -25,7 +25,7 @@ class StandardNormal(DiagonalGaussian):
         super().__init__(torch.zeros_like(like), torch.ones_like(like), validate_args=False)
 
     def log_prob(self, value):
-        return _log_standard_normal(value)
+        return log_standard_normal(value)
 
 
 class FlowDistribution(Distribution):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tightbound import vae
 from tightbound.arguments import count, positive
-from tightbound.device import generator
+from tightbound.device import generator, seeded
 from tightbound.distributions import DiagonalGaussian
 from tightbound.iterative.rules import Learned
 from tightbound.problem import Problem
@@ -121,8 +121,7 @@ def folded_vae(noise: float = 0.1, *, width: int = 32, seed: int = 0) -> vae.VAE
 
     It is ``x = |z| + e`` with z ~ N(0, 1) and e ~ N(0, noise).
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return vae.VAE(vae.DiagonalEncoder(vae.mlp(1, width, width), width, 1), Absolute(), FixedNoise(noise), 1)
 
 
@@ -163,8 +162,7 @@ class Scene(nn.Module):
 
 def scene_vae(noise: float = 0.2, *, size: int = 8, width: int = 64, seed: int = 0) -> vae.VAE:
     """Pictures of two equal objects at a and -a with noise, a ~ N(0, I), and a direct encoder beside them."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         encoder = vae.DiagonalEncoder(vae.mlp(size * size, width, width), width, 2)
         return vae.VAE(encoder, Scene(size), FixedNoise(noise), 2)
 
@@ -226,8 +224,7 @@ class Schools(nn.Module):
 
 def schools_encoder(*, width: int = 64, seed: int = 0) -> vae.DiagonalEncoder:
     """A direct encoder from eight effects, shrunk by asinh(y / 10), to q(z | y)."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return vae.DiagonalEncoder(nn.Sequential(Shrunk(), *vae.mlp(8, width, width)), width, 2)
 
 

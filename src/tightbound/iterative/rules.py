@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tightbound.arguments import count, one_of, positive
+from tightbound.device import seeded
 
 INPUTS = ("gradient", "errors", "both")
 
@@ -150,8 +151,7 @@ class Learned(nn.Module):
         self.detached, self.told_step = detached, told_step
         sizes = {"gradient": [2 * dim], "errors": [num_pixels + dim], "both": [2 * dim, num_pixels + dim]}[inputs]
         size = 2 * dim + told_step + sum(n * (1 + log_scaled) + normalised for n in sizes)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.first = nn.Linear(size, count("width", width, least=1))
             self.second = nn.GRUCell(width, width) if recurrent else nn.Linear(width, width)
             self.move = nn.Linear(width, 2 * dim)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from tightbound.arguments import count
+from tightbound.device import seeded
 from tightbound.distributions import Chain, DiagonalGaussian
 from tightbound.estimate import Estimate
 from tightbound.problem import Problem
@@ -136,8 +137,7 @@ def make(num_pixels: int, dim: int | tuple[int, ...], *, hidden: tuple[int, ...]
     def encoder(size: int, layers: tuple[int, ...], d: int) -> nn.Module:
         return encoders.make(posterior, encoders.mlp(size, *layers, activation=activation), layers[-1], d)
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         up = [encoder(size, layers, d) for size, layers, d in zip((num_pixels, *dims), widths, dims)]
         down = [encoders.DiagonalEncoder(encoders.mlp(above, *layers[::-1], activation=activation), layers[0], d)
                 for d, above, layers in zip(dims, dims[1:], widths[1:])]
