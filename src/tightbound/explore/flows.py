@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tightbound import figures
 from tightbound.explore import Choice, Explorer, HeatMap, Line, Slider
-from tightbound.flows import Affine, Box, Chain, Coupling, Flow, Planar
+from tightbound.flows import Chain, Coupling, Flow, Planar
 from tightbound.flows.shipped import load
 
 LEVELS = 31  # of a heat map: steps that an eye cannot tell apart cost nothing in a page

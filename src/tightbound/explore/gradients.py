@@ -10,7 +10,7 @@ import torch
 
 from tightbound import figures, gradients
 from tightbound.distributions import BernoulliVector
-from tightbound.explore import Area, Choice, Explorer, Line, Points, Slider
+from tightbound.explore import Area, Explorer, Line, Points, Slider
 
 TARGET = 0.3
 ROWS = {"score function": gradients.score_function, "with leave-one-out": gradients.leave_one_out, "MuProp": gradients.muprop,

@@ -11,7 +11,7 @@ import torch
 from tightbound import figures, importance, laplace, problems
 from tightbound.approximation import effective_sample_size, log_mean_exp
 from tightbound.distributions import Gaussian, StudentT, standard_normal
-from tightbound.explore import Area, Choice, Explorer, Line, Point, Points, Slider, Text
+from tightbound.explore import Area, Choice, Explorer, Line, Point, Points, Slider
 
 SAMPLES = 80
 THROW = 129  # the seed of one throw of the dice for all stops, so that the hand moves the samples; a typical one
