@@ -1,16 +1,17 @@
-"""The book itself: seconds of a build, seconds of each chapter, kB of each page. No peers, but kept, so that what grows shows up.
+"""The book itself: seconds of a build, seconds of each chapter, kB of each page, gaps of each league table. No peers, but kept, so
+that what grows shows up.
 
-    python benchmarks/book.py [--cold]
+    python benchmarks/book.py [--warm]
 
-Builds what is not built yet. Then all pages are made anew from stored results (warm), and once more with nothing changed. A
-chapter's seconds are those that the build recorded when it last ran its notebook. With `--cold`, and where nothing was built before,
-the seconds of a build from nothing are told too: minutes.
+Builds the book from nothing (cold), for minutes; `--warm` spares that. Then all pages are made anew from stored results (warm), and
+once more with nothing changed. A chapter's seconds, and its gaps, are those of the build's last run of its notebook.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -26,6 +27,8 @@ sys.path.append(str(ROOT / "tests"))
 
 from browser import weight  # noqa: E402
 from jupyter_cache import get_cache  # noqa: E402
+
+from tightbound.approximation import Row  # noqa: E402
 
 LIMITS = {"classical": 30, "networks": 60}  # seconds of a chapter, at most
 NETWORKS = ("vae", "vae_practice", "flows", "iterative")
@@ -60,30 +63,46 @@ def cold() -> float:
         return build(Path(folder))
 
 
-def recorded() -> dict[str, float]:
-    """The seconds of each notebook of the book, as the build recorded them."""
+def recorded() -> dict[str, tuple[float, list[str]]]:
+    """The seconds of each notebook of the book, and the text of its outputs, as the build recorded them."""
     import nbformat
 
     cache = get_cache(ROOT / "_build" / "cache")
     found = {}
     for path in tool().notebooks(ROOT):
         record = cache.match_cache_notebook(nbformat.read(path, as_version=4))
-        found[path.relative_to(ROOT).with_suffix("").as_posix()] = record.data["execution_seconds"]
+        cells = cache.get_cache_bundle(record.pk).nb.cells
+        texts = [output.get("data", {}).get("text/plain", "") for cell in cells for output in cell.get("outputs", [])]
+        found[path.relative_to(ROOT).with_suffix("").as_posix().removeprefix("chapters/")] = record.data["execution_seconds"], texts
+    return found
+
+
+def gaps(text: str) -> dict[str, tuple[float, float]]:
+    """Of a league table as text: the gap of each method on each problem, and what it may be off by, in nats. Else nothing."""
+    head, *lines = text.split("\n")
+    if tuple(re.split(r"\s{2,}", head)) != Row.HEAD:
+        return {}
+    found = {}
+    for line in lines:
+        parts = re.split(r"\s{2,}", line)
+        if len(parts) == len(Row.HEAD) and re.fullmatch(r"[+-][\d.]+", parts[4]):
+            error = 0.0 if parts[5] == "–" else float(parts[5])
+            found[f"{parts[1]} on {parts[0]}"] = float(parts[4]), race.SIGMAS * error + 1e-4
     return found
 
 
 def main() -> None:
     options = race.arguments(__doc__, rounds=3)
-    options.add_argument("--cold", action="store_true", help="also a build from nothing")
+    options.add_argument("--warm", action="store_true", help="no build from nothing")
     options = options.parse_args()
     with race.running(race.Race(
             "book", "The book itself", "How long does it take to build, and how heavy is it to load?",
             "there is no peer. What is compared from one time to the next is each chapter's time beside the median chapter's, so that "
-            "the machine does not matter, and the weight of each page, compressed, beyond what all pages share.",
+            "the machine does not matter; the weight of each page, compressed, beyond what all pages share; and every gap of a league table.",
             clock="wall", trial=options.trial, packages=("jupyter-book", "nbclient"))) as here:
         nothing_yet = not (ROOT / "_build" / "cache").exists()
         took = build(ROOT)
-        if options.cold or nothing_yet:
+        if nothing_yet or not options.warm:
             here.add(race.Row("build", "cold: all notebooks run", "seconds", [took if nothing_yet else cold()]))
         warm, idle = [], []
         for _ in range(options.rounds):
@@ -93,7 +112,8 @@ def main() -> None:
         here.add(race.Row("build", "warm: results stored, pages made", "seconds", warm))
         here.add(race.Row("build", "nothing changed", "seconds", idle))
 
-        seconds = {name.removeprefix("chapters/"): spent for name, spent in recorded().items()}
+        ran = recorded()
+        seconds = {name: spent for name, (spent, _) in ran.items()}
         chapters = {name: spent for name, spent in seconds.items() if "/" not in name and name != "index"}
         exercises = [spent for name, spent in seconds.items() if name.startswith("exercises/")]
         middle = statistics.median(chapters.values())
@@ -107,6 +127,11 @@ def main() -> None:
             slowest = max(group, key=group.get)
             here.score(f"slowest chapter{' that trains networks' if kind == 'networks' else ''}: {slowest}", group[slowest], "seconds",
                        noise=0.0, goal=most, less_is_better=True)
+
+        for name, (_, texts) in ran.items():
+            for row, (gap, error) in {row: found for text in texts for row, found in gaps(text).items()}.items():
+                here.scores.append(race.Score(f"gap in {name}: {row}", abs(gap), abs(gap) - error, abs(gap) + error, "nats",
+                                              less_is_better=True))
 
         pages = {name.removeprefix("chapters/"): weight(ROOT / "_build" / "html", name) / 1000 for name in listed()}
         for name, kilobytes in pages.items():
@@ -123,4 +148,5 @@ def listed() -> list[str]:
     return [str(page) for page in parse_toc_yaml(ROOT / "_toc.yml")]
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -206,3 +206,20 @@ def test_a_process_alone_has_its_threads():
         pytest.skip("no affinity on this system")
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT / "benchmarks", check=True)
     assert run.stdout.split() == ["1", "1"]
+
+
+def test_gaps_are_read_from_a_league_table():
+    from book import gaps
+
+    from tightbound import Problem, importance, laplace, league, problems
+
+    unknown = Problem(lambda z: -0.5 * z.square().sum(-1), 1, name="no evidence known")
+    table = league([problems.coin(), problems.two_modes(separation=5.0), unknown], [laplace, importance])
+    found = gaps(str(table))
+    known = [row for row in table.rows if row.gap is not None]
+    assert len(found) == len(known) >= 3
+    for row in known:
+        gap, error = found[f"{row.method} on {row.problem}"]
+        assert abs(gap - row.gap) < 1e-4
+        assert abs(error - race.SIGMAS * (row.log_evidence.standard_error or 0.0)) < 5e-4
+    assert gaps("Explorer: a gap that moves") == {} == gaps("")
