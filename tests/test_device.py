@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from tightbound import Problem
-from tightbound.device import VARIABLE, choose, generator
+from tightbound import Problem, iterative, training, vae
+from tightbound.device import VARIABLE, choose, generator, meet
 
 CUDA, MPS = torch.cuda.is_available(), torch.backends.mps.is_available()
 
@@ -92,6 +92,40 @@ def test_a_problem_goes_to_the_gpu_when_asked(monkeypatch):
     monkeypatch.setenv(VARIABLE, "cuda")
     assert gaussian().points(3).device.type == "cuda"
     torch.testing.assert_close(gaussian().points(3, seed=5).cpu(), gaussian(device="cpu").points(3, seed=5))
+
+
+# Two devices: "meta" has tensors without numbers, on every machine
+
+
+def network():
+    return vae.VAE(vae.DiagonalEncoder(vae.mlp(4, 3), 3, 1), torch.nn.Linear(1, 4), vae.Bernoulli(), 1)
+
+
+@pytest.mark.parametrize("use", [
+    lambda model, x: vae.elbo(model, x),
+    lambda model, x: vae.split(model, x),
+    lambda model, x: vae.importance_sampled(model, x),
+    lambda model, x: vae.exact(model, x),
+    lambda model, x: training.fit(model, x, vae.elbo, num_epochs=1),
+    lambda model, x: iterative.Inference(model, iterative.Learned(1)).path(x)], ids=[
+        "elbo", "split", "importance sampled", "exact", "fit", "iterative"])
+def test_data_and_model_on_two_devices_are_named_with_a_remedy(use):
+    x = torch.rand(2, 4).round()
+    use(network(), x)
+    with pytest.raises(ValueError, match=r"on cpu, but the model on meta: move one of them .*\.to\('meta'\) or \.to\('cpu'\)"):
+        use(network().to("meta"), x)
+
+
+def test_a_problem_names_a_point_from_another_device():
+    with pytest.raises(ValueError, match=r"z is on meta, but the problem .* on cpu: move one of them"):
+        gaussian().log_joint(torch.zeros(3, 2, device="meta"))
+
+
+@pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
+def test_the_first_gpu_is_the_gpu():
+    meet(torch.zeros(1, device="cuda:0"), torch.device("cuda"))
+    with pytest.raises(ValueError, match="on cpu, but the model on cuda:0"):
+        vae.elbo(network().to("cuda"), torch.rand(2, 4).round())
 
 
 # Randomness

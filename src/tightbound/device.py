@@ -57,6 +57,22 @@ def generator(seed: int | torch.Generator = 0, device: str | torch.device = "cpu
     return torch.Generator(device=device).manual_seed(seed)
 
 
+def meet(x: torch.Tensor, other, *, what: str = "x", whose: str = "the model") -> None:
+    """Nothing, where a tensor lives on the device of a module's parameters (or on the device given); else tells how to move it.
+
+    Raises:
+        ValueError: when they are on two devices: deep inside a computation torch would only say that they are.
+    """
+    if not isinstance(other, torch.device):
+        first = next(iter(other.parameters()), None) if hasattr(other, "parameters") else None
+        if first is None:
+            return
+        other = first.device
+    if x.device.type != other.type or (x.device != other and None not in (x.device.index, other.index)):
+        raise ValueError(f"{what} is on {x.device}, but {whose} on {other}: move one of them to the other's device, by "
+                         f".to({str(other)!r}) or .to({str(x.device)!r})")
+
+
 @contextmanager
 def seeded(seed: int):
     """Inside, torch's global stream starts at `seed`, for layers draw their first weights from it; outside it is as it was."""

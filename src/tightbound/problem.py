@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
-from tightbound.device import choose, generator
+from tightbound.device import choose, generator, meet
 from tightbound.estimate import Estimate
 
 
@@ -114,6 +114,7 @@ class Problem:
         if not isinstance(z, Tensor):
             raise TypeError(f"{self.name!r} takes a torch.Tensor of shape (..., {self.dim}), got {type(z).__name__}: "
                             "wrap it in torch.tensor(..., dtype=torch.float64)")
+        meet(z, self.device, what="z", whose=f"the problem {self.name!r}")
         if z.shape[-1:] != (self.dim,):
             raise ValueError(f"{self.name!r} has {self.dim} latents: expected z of shape (..., {self.dim}), "
                              f"got {tuple(z.shape)}")

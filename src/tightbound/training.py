@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from tightbound.arguments import count, one_of
-from tightbound.device import generator
+from tightbound.device import generator, meet
 
 LOOK = 50  # steps between two looks at the losses on a GPU, which would have to wait at each
 
@@ -75,10 +75,12 @@ def fit(model: nn.Module, data: Tensor, objective: Callable[..., Tensor], *, num
 
     Raises:
         TrainingError: when the objective is not finite; names the rows, and the model's parts that are not finite either.
-        ValueError: for no data, numbers out of range, or a checkpoint that is damaged or belongs to another training.
+        ValueError: for no data, data on another device than the model, numbers out of range, or a checkpoint that is damaged or
+            belongs to another training.
     """
     if not isinstance(data, Tensor) or data.ndim < 1 or not len(data):
         raise ValueError(f"fit needs a tensor with at least one row of data, got {getattr(data, 'shape', data)!r}")
+    meet(data, model, what="the data")
     autocast = _autocast(one_of("precision", precision, ("single", "bfloat16")), data.device)
     own_stream = torch.random.fork_rng([data.device] if data.is_cuda else [], enabled=compiled)  # a graph's noise is torch's own
     with own_stream, _products(precision):

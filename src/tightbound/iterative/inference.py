@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from tightbound import vae
 from tightbound.approximation import Approximation, effective_sample_size, log_mean_exp
 from tightbound.arguments import count
-from tightbound.device import generator as stream_of
+from tightbound.device import generator as stream_of, meet
 from tightbound.distributions import DiagonalGaussian, standard_normal
 from tightbound.estimate import Estimate
 from tightbound.iterative.bound import Nodes, draws, elbo, errors, gradient, hermite, log_weights, member, numbers
@@ -94,6 +94,7 @@ class Inference(nn.Module):
             start: lambda to start from, (B, 2, d).
             generator: of the noise behind the gradients.
         """
+        meet(x, self.model)
         lam = self.first(x) if start is None else start
         memory = self.rule.remember(lam) if self.rule is not None else None
         lams, values, slopes = [lam], [], []

@@ -26,7 +26,7 @@ from torch.distributions import Distribution
 
 from tightbound import importance
 from tightbound.arguments import count
-from tightbound.device import generator
+from tightbound.device import generator, meet
 
 NEGLIGIBLE = 1e-10    # the share of the sum over a grid that all points together hold which are left out of the next
 FIRST = 0.125         # the spacing of the first grid
@@ -321,6 +321,7 @@ def _checked(model, x: Tensor) -> None:
     if not isinstance(x, Tensor) or x.ndim != 2 or not len(x):
         got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"expected a tensor of images (B, D), at least one, got {got}: one image x is x[None]")
+    meet(x, model, what="the images")
     if not torch.isfinite(x).all():
         bad = int((~torch.isfinite(x).all(-1)).nonzero()[0])
         raise ValueError(f"image {bad} has pixels that are NaN or infinite: log p(x) would be too")

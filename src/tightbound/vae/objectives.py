@@ -7,11 +7,16 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from tightbound.approximation import log_mean_exp
+from tightbound.device import meet
 
 
 def check(model, x: Tensor) -> None:
-    """Asks the model, if it can tell, whether it is meant for such images; not on a GPU, which would have to wait."""
-    if x.device.type == "cpu" and hasattr(model, "check") and not torch.compiler.is_compiling():
+    """Asks whether images and model meet on one device; and the model, if it can tell, whether it is meant for such images, but
+    not on a GPU, which would have to wait."""
+    if torch.compiler.is_compiling():
+        return
+    meet(x, model)
+    if x.device.type == "cpu" and hasattr(model, "check"):
         model.check(x)
 
 
