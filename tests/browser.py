@@ -91,11 +91,12 @@ def visit(browser: Browser, url: str = "about:blank", **options):
         context.close()
 
 
-def axe_violations(page: Page) -> list[str]:
-    """What axe-core calls serious or critical on the page, one line each."""
+def axe_violations(page: Page, *, contrast: bool = True) -> list[str]:
+    """What axe-core calls serious or critical on the page, one line each. Contrast is most of its time."""
     from axe_playwright_python.sync_playwright import Axe
 
-    options = {"preload": False, "resultTypes": ["violations"]}  # styles of a file are out of its reach
+    options = {"preload": False, "resultTypes": ["violations"],  # styles of a file are out of its reach
+               "rules": {"color-contrast": {"enabled": contrast}}}
     found = Axe().run(page, options=options).response["violations"]
     return [f"{v['id']} ({v['impact']}): {node['html'][:200]} {node['failureSummary']}"
             for v in found if v["impact"] in ("serious", "critical") for node in v["nodes"]]

@@ -85,7 +85,7 @@ def test_page_is_drawn_and_accessible(page, scheme, visit):
         settled(tab.reload() and tab)
         wide = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, f"{wide} pixels wider than a phone"
-        assert not axe_violations(tab)
+        assert not axe_violations(tab, contrast=page == "index")  # only the bar at the top has other colours there
 
 
 @pytest.mark.parametrize("page", ["index", *WITH_EXPLORERS[1:2], *EXERCISES[:1], "pages/api"])

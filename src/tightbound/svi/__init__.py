@@ -16,7 +16,7 @@ Gelman & Blei (2017); Dhaka, Catalina, Andersen, Magnusson, Huggins & Vehtari (2
 """
 
 from tightbound.svi.rounds import approximate, r_hat
-from tightbound.svi.steps import Adam, NaturalGradient, SVIError, ascend
+from tightbound.svi.steps import STEPS, Adam, NaturalGradient, SVIError, ascend
 from tightbound.svi.topics import StochasticTopics, completion, fit_topics
 
-__all__ = ["Adam", "NaturalGradient", "SVIError", "StochasticTopics", "approximate", "ascend", "completion", "fit_topics", "r_hat"]
+__all__ = ["STEPS", "Adam", "NaturalGradient", "SVIError", "StochasticTopics", "approximate", "ascend", "completion", "fit_topics", "r_hat"]
