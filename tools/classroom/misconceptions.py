@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from classroom.judge import RIGHT
 from classroom.submissions import Submission
 
+from tightbound.checks.check import marked
+
 # What the catalogue of a check does not know.
 WORDS = {
     RIGHT: "Right.",
@@ -100,14 +102,9 @@ def _table(exercise: str, rows: list[Count]) -> str:
         f'<tr class="{"right" if row.diagnosis == RIGHT else "wrong"}"><th scope="row">{html.escape(row.diagnosis)}</th>'
         f'<td class="number">{row.number} of {row.answers}</td>'
         f'<td class="words"><div class="bar" style="width: {100 * row.number / row.answers:.1f}%"></div>'
-        f"{_text(row.words)}</td></tr>" for row in rows)
+        f"{marked(row.words)}</td></tr>" for row in rows)
     return (f'<table><caption>{html.escape(exercise)}</caption><thead><tr><th scope="col">diagnosis</th>'
             f'<th scope="col">students</th><th scope="col">in words</th></tr></thead><tbody>\n{lines}\n</tbody></table>')
-
-
-def _text(words: str) -> str:
-    pieces = html.escape(words).split("`")
-    return "".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces))
 
 
 PAGE = """\

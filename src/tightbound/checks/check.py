@@ -248,8 +248,13 @@ class Hints:
         page = ""
         for i, text in reversed([*enumerate(self.texts)]):  # each lies inside the one before, and cannot be seen until that is open
             page = (f"<details>{SUMMARY}Hint {i + 1} for {html.escape(self.name)}</summary>"
-                    f'<p class="tex2jax_process">{html.escape(text)}</p>{page}</details>')
+                    f'<p class="tex2jax_process">{marked(text)}</p>{page}</details>')
         return page
+
+
+def marked(text: str) -> str:
+    """Text as HTML, with code where it stands between backticks."""
+    return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(html.escape(text).split("`")))
 
 
 def _joined(answer: Answer, expected: list[Tensor]) -> Answer:

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tightbound.checks.check import SUMMARY
+from tightbound.checks.check import SUMMARY, marked
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Quiz:
     def _question(self, i: int) -> str:
         question, group = self.questions[i], html.escape(f"{self.name}-{i + 1}")
         options = "".join(
-            f'<details name="{group}">{SUMMARY}{html.escape(option.text)}</summary><p><strong>'
-            f'{"✓ Right." if option.right else "✗ Not so."}</strong> {html.escape(option.why)}</p></details>'
+            f'<details name="{group}">{SUMMARY}{marked(option.text)}</summary><p><strong>'
+            f'{"✓ Right." if option.right else "✗ Not so."}</strong> {marked(option.why)}</p></details>'
             for option in question.options)
         return (f'<div role="group" aria-labelledby="{group}"><p id="{group}"><strong>Question {i + 1}.</strong> '
-                f"{html.escape(question.text)}</p>{options}</div>")
+                f"{marked(question.text)}</p>{options}</div>")
 
     def __repr__(self) -> str:
         return f"Quiz: {self.name}, {len(self.questions)} questions"
