@@ -107,6 +107,7 @@ def _fetch(file: File) -> bytes:
     """Fetches into the cache (pooch writes beside, checks the hash, tries twice, then moves) and reads."""
     cache = pooch.create(pooch.os_cache("tightbound"), "", registry={file.name: file.digest},
                          urls={file.name: file.url}, retry_if_failed=1)
+    (cache.abspath / file.name).parent.mkdir(parents=True, exist_ok=True)  # pooch stumbles where two processes make it at once
     return Path(cache.fetch(file.name, downloader=partial(_download, file.unpack))).read_bytes()
 
 
