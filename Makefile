@@ -41,7 +41,7 @@ bench: environment  ## run the races against peers (RACES="svi vae": some; ACCEP
 	$(PY) benchmarks/race.py $(if $(ACCEPT),accept) $(RACES)
 
 assignments: environment  ## write the students' copies of the exercises (STUDENTS=class.csv: a version for each)
-	$(PY) tools/classroom assignments $(if $(STUDENTS),--students "$(STUDENTS)")
+	$(PY) tools/classroom assignments $(if $(STUDENTS),--students "$(STUDENTS)") $(OPTIONS)
 
 grade: environment  ## mark a folder of submissions: make grade SUBMISSIONS=folder
 	$(PY) tools/classroom grade "$(or $(SUBMISSIONS),$(error say which: make grade SUBMISSIONS=folder))" $(OPTIONS)

@@ -19,7 +19,7 @@ import pytest
 from course import SOURCE, cell, extra, run
 from nbgrader.validator import Validator
 
-from classroom import __main__ as command, files, submissions
+from classroom import __main__ as command, files, results, submissions
 from tightbound import checks
 from tightbound.checks import CheckFailed, laplace as check
 
@@ -96,7 +96,10 @@ def lesson(tmp_path_factory):
     hand_in("JSON/laplace.ipynb", '{"marks": 14}')
     hand_in("nothing/laplace.ipynb", "")
     hand_in("other/laplace.ipynb", {**student_copy, "cells": [extra("1 + 1")]})
-    hand_in("misnamed/laplace (1).ipynb", student_copy)
+    hand_in("renamed/deeper/laplace (1).ipynb", answered(student_copy, right))
+    hand_in("renamed/.ipynb_checkpoints/laplace-checkpoint.ipynb", student_copy)
+    for name in ("laplace (1)", "laplace (2)"):
+        hand_in(f"misnamed/{name}.ipynb", student_copy)
     hand_in("twice/laplace.ipynb", student_copy)
     hand_in("twice/laplace/laplace.ipynb", student_copy)
     hand_in("=1+1/laplace.ipynb", student_copy)
@@ -231,7 +234,7 @@ def test_a_version_is_marked_like_any_other_and_tells_whose_it_was(lesson):
 
 @pytest.mark.parametrize(("text", "word"), {
     "student\n": "names no students", "": "names no students", "ada\nada\n": "names 'ada' twice",
-    "../ada\n": "cannot be a folder's name", None: "There is no file"}.items())
+    "Name;Email\nada;a@b\n": "save it with commas", "../ada\n": "cannot be a folder's name", None: "There is no file"}.items())
 def test_a_bad_list_of_students_is_named(tmp_path, text, word):
     path = tmp_path / "class.csv"
     if text is not None:
@@ -297,7 +300,7 @@ def test_a_cell_that_ends_the_kernel_costs_its_own_points_only(lesson):
 @pytest.mark.parametrize(("student", "reason"), {
     "not JSON": "not a notebook: .*JSON", "half a file": "not a notebook: .*JSON", "JSON": "not a notebook: ",
     "nothing": "not a notebook: the file is empty", "other": "not this assignment: ",
-    "misnamed": r"no laplace\.ipynb in the folder, which holds laplace \(1\)\.ipynb",
+    "misnamed": r"no <topic>\.ipynb, .* at the top of the folder, which holds laplace \(1\)\.ipynb, laplace \(2\)\.ipynb",
     "=1+1": "not a safe name",
 }.items())
 def test_what_cannot_be_marked_is_listed_with_its_reason(lesson, student, reason):
@@ -315,7 +318,7 @@ def test_what_is_handed_in_twice_is_listed_twice(lesson):
 def test_the_run_says_what_it_does_and_where_things_are(lesson):
     said = lesson.graded.stdout
     assert re.match("Each submission runs in a sandbox|WARNING: there is no sandbox here", said)
-    assert "8 of 17 submissions are marked" in said and "Ignored, being no notebooks: read me.txt\n" in said
+    assert re.search(r"^9 of 18 submissions are marked; \d+ were run now, in \d+ seconds\.$", said, re.M) and "Ignored, being no notebooks: read me.txt\n" in said
     assert str(lesson.output / "grades.csv") in said and str(lesson.output / "feedback") in said
     assert re.search(r"^tampered +laplace +13 of 14 \(", said, re.M) and "Traceback" not in said
     assert lesson.graded.stderr == ""
@@ -429,6 +432,50 @@ def test_a_bare_notebook_needs_its_topic_where_there_are_several(course):
     assert [s.remark for s in found] == ["which of em, laplace is it? Put it into ada/<topic>.ipynb"]
     found, _ = submissions.find_submissions(str(course.folder / "in"), ["laplace"], course.output)
     assert [(s.student, s.assignment, s.remark) for s in found] == [("ada", "laplace", "")]
+
+
+def test_the_topic_is_that_of_the_checks_that_a_notebook_calls(course):
+    folder, topics = course.folder / "in", ["em", "laplace", "svi"]
+    for path, text in (("ben.ipynb", "from tightbound.checks import svi as check"), ("cleo/work/home.ipynb", "tightbound.checks import em as check"),
+                       ("dora/x.ipynb", "from tightbound.checks import svi as check"), ("eve/svi.zip", ""), ("fay/letter.ipynb", "Dear teacher")):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    found, _ = submissions.find_submissions(str(folder), topics, course.output)
+    assert [(s.student, s.assignment, s.remark[:15]) for s in found] == [
+        ("ben", "svi", ""), ("cleo", "svi", "no <topic>.ipyn"), ("dora", "svi", ""), ("eve", "svi", "no <topic>.ipyn"), ("fay", "svi", "no <topic>.ipyn")]
+    assert "holds work/home.ipynb" in found[1].remark and "holds no notebook" in found[3].remark
+
+
+def test_the_folder_of_one_student_is_not_a_class(course):
+    (course.folder / "ada").mkdir()
+    (course.folder / "ada" / "laplace.ipynb").write_text("{}")
+    assert "name the folder above it" in refusal("grade", "--output", course.output, course.folder / "ada")
+
+
+def test_the_tables_keep_what_earlier_runs_have_marked(tmp_path):
+    worth = {"laplace": {"evidence-test": 1.0, "coin-test": 3.0}, "svi": {"project-test": 5.0}}
+
+    def marked(student, topic, *scores, remarks=()):
+        scores = dict(zip(worth[topic], scores))
+        return submissions.Submission(student, topic, tmp_path, scores, worth[topic], [*remarks], 2.5,
+                                      {name: "right" if score else "other" for name, score in scores.items()})
+
+    def run_of(*now):
+        everything = results.earlier(tmp_path, [*now], worth.get) + [*now]
+        for name, table in (("grades", results.table_of), ("diagnoses", results.diagnoses_table)):
+            (tmp_path / f"{name}.csv").write_text(table(everything), encoding="utf-8-sig")
+        return {(s.student, s.assignment): s.score for s in everything}
+
+    lost = submissions.Submission("cleo", "laplace", tmp_path, max_scores=worth["laplace"], remarks=["not a notebook"])
+    assert run_of(marked("ada", "laplace", 1.0, 0.0, remarks=["late"]), marked("ben", "laplace", 1.0, 3.0), lost) == {
+        ("ada", "laplace"): 1.0, ("ben", "laplace"): 4.0, ("cleo", "laplace"): None}
+    assert run_of(marked("ada", "svi", 5.0)) == {("ada", "laplace"): 1.0, ("ben", "laplace"): 4.0, ("ada", "svi"): 5.0}
+    assert run_of(marked("ada", "laplace", 1.0, 3.0)) == {("ben", "laplace"): 4.0, ("ada", "svi"): 5.0, ("ada", "laplace"): 4.0}
+    kept = {(s.student, s.assignment): s for s in results.earlier(tmp_path, [], worth.get)}
+    assert kept["ben", "laplace"].diagnoses == {"evidence-test": "right", "coin-test": "right"} and kept["ada", "laplace"].remark == ""
+    (tmp_path / "grades.csv").write_text("student;assignment;status\nada;svi;marked\n")
+    with pytest.raises(files.Trouble, match="move both away"):
+        results.earlier(tmp_path, [], worth.get)
 
 
 @pytest.mark.parametrize(("name", "safe"), {

@@ -402,7 +402,7 @@ def test_a_run_that_was_ended_goes_on_where_it_was(tmp_path):
     code, error = ended(runs_a_kernel, signal.SIGINT)
     assert code == 1 and "What is marked is kept" in error and written(kept) == marked
     done = run("grade", folder, "--output", output, "--jobs", 1)
-    assert "An earlier run has marked 1 of them" in done.stdout and "2 of 2 submissions are marked, 1 of them run now" in done.stdout
+    assert "An earlier run has marked 1 of them" in done.stdout and "2 of 2 submissions are marked; 1 were run now" in done.stdout
     assert written(kept) == marked
     assert {student: row["score"] for student, row in marks(output).items()} == {"ada": "11", "ben": "11"}
 

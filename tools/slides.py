@@ -16,6 +16,7 @@ What does not fit one slide goes on the next: the page measures that itself (ass
 
 from __future__ import annotations
 
+import argparse
 import copy
 import html
 import re
@@ -72,6 +73,7 @@ startSlides();</script>
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with book.troubles_told():
         print(book.build(ROOT))
         folder = make(ROOT)

@@ -33,7 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
     assign.add_argument("--students", type=Path, metavar="CSV", help="write a version for each student named in the first column")
     mark = commands.add_parser("grade", help="mark a folder of submissions")
     mark.add_argument("folder", help="holds <student>/<topic>.ipynb or <student>/<topic>/<topic>.ipynb; "
-                                     "where there is one topic only, also <student>.ipynb")
+                                     "also <student>.ipynb, and other names, where the "
+                                     "notebook tells its topic")
     mark.add_argument("--timeout", type=int, default=60, metavar="SECONDS", help="for a cell (default: 60)")
     mark.add_argument("--total", type=int, default=900, metavar="SECONDS", help="for a submission (default: 900)")
     mark.add_argument("--memory", type=float, default=4, metavar="GB", help="for a submission (default: 4)")

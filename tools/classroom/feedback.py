@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import os
 import re
@@ -29,12 +30,16 @@ class Exporter(HTMLExporter):
         return MarkdownWithMath(renderer=renderer).render(source)
 
 
-def offline(page: str) -> str:
-    """The page of feedback without what it would fetch from the network; tests get their exercises' names."""
+def offline(page: str, student: str, topic: str) -> str:
+    """The page of feedback without what it would fetch from the network; it says whose it is, and tests get their exercises'
+    names."""
     page = re.sub(r"<!-- Load(?:ing)? mathjax.*?<!-- End of mathjax configuration -->", lambda _: HEAD, page,
                   count=1, flags=re.S)
     page = re.sub(r"<script[^>]*\bsrc=\"https?:[^>]*>\s*</script>", "", page)
     page = re.sub(r'(<a href="#(\w[\w-]*?)(?:-test)?">)Test cell<', r"\1\2<", page)
+    whose = f"{html.escape(student)}, {html.escape(topic)}"
+    page = re.sub(r"<title>.*?</title>", lambda _: f"<title>{whose}</title>", page, count=1, flags=re.S)
+    page = re.sub(rf"<h4>\s*{re.escape(topic)}(?= \(Score)", lambda _: f"<h4>{whose}", page, count=1)
     return page.replace("<html>", '<html lang="en">', 1)
 
 

@@ -31,7 +31,7 @@ from classroom.judge import RIGHT, checks_of
 from classroom.misconceptions import page_of, tally, tally_table
 from classroom.nbgrader_course import NotMarkable, autograde, clean_environment, database_url, release, run
 from classroom.personal import common
-from classroom.results import diagnoses_table, report, shown, table_of
+from classroom.results import diagnoses_table, earlier, report, shown, table_of
 from classroom.sandbox import Bubblewrap, Limits, ProcessLimits, adopt_orphans, choose, end_children, end_with
 from classroom.submissions import Submission, find_submissions, known_cells, parse, restore
 
@@ -68,7 +68,8 @@ class Task:
 
 def grade(folder: str, topics: list[str], output: Path, limits: Limits, *, jobs: int, fresh: bool = False,
           require_sandbox: bool = False) -> None:
-    """Marks the folder; writes grades.csv, diagnoses.csv, misconceptions.* and feedback/ into the output folder."""
+    """Marks the folder; writes grades.csv, diagnoses.csv, misconceptions.* and feedback/ into the output folder, beside what earlier
+    runs have marked of other students and assignments."""
     started = time.monotonic()
     submissions, ignored = find_submissions(folder, topics, output)
     isolation, words = choose(require_sandbox)
@@ -78,6 +79,13 @@ def grade(folder: str, topics: list[str], output: Path, limits: Limits, *, jobs:
     warnings.filterwarnings("ignore", module="nbgrader")  # of SQLAlchemy, on how nbgrader uses it
     (course / "gradebook.db").unlink(missing_ok=True)
     assignments = {topic: hand_out(course, topic) for topic in sorted({s.assignment for s in submissions})}
+
+    def points(topic: str) -> dict[str, float]:
+        if topic not in assignments:
+            assignments[topic] = hand_out(course, topic)
+        return assignments[topic].points
+
+    before = earlier(output, submissions, points)
     secret, version, tasks, known = secret_of(course), code(), [], []
     for submission in submissions:
         submission.max_scores = assignments[submission.assignment].points
@@ -97,12 +105,13 @@ def grade(folder: str, topics: list[str], output: Path, limits: Limits, *, jobs:
         for i, (submission, outcome) in enumerate(found, 1):
             record(submission, outcome, course, output)
             print(f"  {i} of {total}: {submission.student}, {submission.assignment}: {shown(submission)}", flush=True)
-    replace(output / "grades.csv", table_of(submissions).encode(SPREADSHEET))
-    replace(output / "diagnoses.csv", diagnoses_table(submissions).encode(SPREADSHEET))
-    counts = tally(submissions, {topic: assignment.checks for topic, assignment in assignments.items()})
+    everything = before + submissions
+    replace(output / "grades.csv", table_of(everything).encode(SPREADSHEET))
+    replace(output / "diagnoses.csv", diagnoses_table(everything).encode(SPREADSHEET))
+    counts = tally(everything, {topic: assignment.checks for topic, assignment in assignments.items()})
     replace(output / "misconceptions.csv", tally_table(counts).encode(SPREADSHEET))
     replace(output / "misconceptions.html", page_of(counts).encode())
-    report(submissions, ignored, output, len(tasks), time.monotonic() - started)
+    report(submissions, ignored, output, len(tasks), time.monotonic() - started, len(before))
 
 
 def hand_out(course: Path, topic: str) -> Assignment:
@@ -248,5 +257,5 @@ def give_feedback(submission: Submission, course: Path, page: Path) -> None:
     student, topic = submission.student, submission.assignment
     run(GenerateFeedback, course, topic, student, exporter=Exporter)
     feedback = (course / "feedback" / student / topic / f"{topic}.html").read_text(encoding="utf-8")
-    replace(page, offline(feedback).encode())
+    replace(page, offline(feedback, student, topic).encode())
     lay_mathjax_beside(page, course)

@@ -50,7 +50,7 @@ class Count:
 
 
 def tally(submissions: list[Submission], topics: dict[str, str]) -> list[Count]:
-    """The diagnoses of all that are marked, by exercise, right ones first and then the most frequent.
+    """The diagnoses of all that are marked, by exercise: right ones, then the most frequent, then those not written.
 
     Args:
         topics: for each assignment, whose checks it calls.
@@ -64,7 +64,7 @@ def tally(submissions: list[Submission], topics: dict[str, str]) -> list[Count]:
                   found[assignment, exercise].total())
             for assignment, exercise in order if (assignment, exercise) in found
             for diagnosis, number in sorted(found[assignment, exercise].items(),
-                                            key=lambda item: (item[0] != RIGHT, -item[1], item[0]))]
+                                            key=lambda item: (item[0] != RIGHT, item[0] == "not written", -item[1], item[0]))]
 
 
 def words(topic: str, exercise: str, diagnosis: str) -> str:

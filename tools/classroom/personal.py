@@ -9,12 +9,13 @@ from pathlib import Path
 
 from classroom.files import Trouble, is_safe
 
+HEADINGS = ("student", "students", "id", "student_id", "student id", "name", "username", "login", "matriculation", "email")
 LINE = 'checks.personal({student!r})  # the checks draw their data from this name'
 PATTERN = re.compile(r"\nfrom tightbound import checks\nchecks\.personal\((['\"])(?P<student>.*)\1\)[^\n]*")
 
 
 def read_class(path: Path) -> list[str]:
-    """The students' names: the first column of a CSV file, with or without a heading ("student", "id" or "name").
+    """The students' names: the first column of a CSV file, with or without one of HEADINGS above it.
 
     Raises:
         Trouble: for a file that is missing or empty, a name that is twice there or cannot be a folder's.
@@ -26,10 +27,12 @@ def read_class(path: Path) -> list[str]:
         raise Trouble(f"There is no file {path}: name a CSV file whose first column holds the students' names.") from None
     except UnicodeDecodeError:
         raise Trouble(f"{path} is not text in UTF-8: save it as CSV (UTF-8).") from None
-    names = names[1:] if names and names[0].lower() in ("student", "students", "id", "student_id", "name") else names
+    names = names[1:] if names and names[0].lower() in HEADINGS else names
     if not names:
         raise Trouble(f"{path} names no students: write one a line, in the first column.")
     for name in names:
+        if ";" in name or "\t" in name:
+            raise Trouble(f"{path} has columns apart by semicolons or tabs: save it with commas between them.")
         if names.count(name) > 1:
             raise Trouble(f"{path} names {name!r} twice: give each student one name.")
         if not is_safe(name):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 
+from classroom.files import Trouble
 from classroom.judge import RIGHT
 from classroom.submissions import Submission
 
@@ -22,6 +24,39 @@ def table_of(submissions: list[Submission]) -> str:
         writer.writerow([s.student, s.assignment, number(s.score), number(s.max_score), *map(number, points),
                          "not marked" if s.scores is None else "marked", s.remark, number(s.seconds)])
     return text.getvalue()
+
+
+def earlier(output: Path, now: list[Submission], points: Callable[[str], dict[str, float]]) -> list[Submission]:
+    """What earlier runs have marked, of other students or assignments, as their tables in the output folder say.
+
+    Args:
+        points: the most that each test of an assignment gives.
+
+    Raises:
+        Trouble: for tables that are damaged, or that another program has written.
+    """
+    def rows(name: str) -> list[dict[str, str]]:
+        path = output / name
+        if not path.exists():
+            return []
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return [*csv.DictReader(file)]
+
+    here, diagnoses, found = {(s.student, s.assignment) for s in now}, {}, []
+    try:
+        for row in rows("diagnoses.csv"):
+            diagnoses.setdefault((row["student"], row["assignment"]), {})[f"{row['exercise']}-test"] = row["diagnosis"]
+        for row in rows("grades.csv"):
+            student, topic = row["student"], row["assignment"]
+            if row["status"] == "marked" and (student, topic) not in here:
+                worth = points(topic)
+                scores = {name: float(row[f"{topic}.{name.removesuffix('-test')}"]) for name in worth}
+                found.append(Submission(student, topic, output, scores, worth, [row["remark"]] * bool(row["remark"]),
+                                        float(row["seconds"]), diagnoses[student, topic]))
+    except (KeyError, ValueError, TypeError, csv.Error, UnicodeDecodeError) as error:
+        raise Trouble(f"{output / 'grades.csv'} or diagnoses.csv beside it is not as an earlier run left it ({error!r}): move both "
+                      "away, and run the command again. What is marked is kept elsewhere.") from None
+    return found
 
 
 def diagnoses_table(submissions: list[Submission]) -> str:
@@ -45,7 +80,7 @@ def shown(submission: Submission) -> str:
     return marks + (f" ({submission.remark})" if submission.remark else "")
 
 
-def report(submissions: list[Submission], ignored: list[str], output: Path, run: int, wall: float) -> None:
+def report(submissions: list[Submission], ignored: list[str], output: Path, run: int, wall: float, before: int) -> None:
     rows = [("student", "assignment", "marks")] + [(s.student, s.assignment, shown(s)) for s in submissions]
     width = [max(len(row[i]) for row in rows) for i in (0, 1)]
     print()
@@ -54,8 +89,8 @@ def report(submissions: list[Submission], ignored: list[str], output: Path, run:
     print()
     if ignored:
         print(f"Ignored, being no notebooks: {', '.join(ignored)}")
-    print(f"{sum(s.scores is not None for s in submissions)} of {len(submissions)} submissions are marked, "
-          f"{run} of them run now, in {wall:.0f} seconds.")
+    print(f"{sum(s.scores is not None for s in submissions)} of {len(submissions)} submissions are marked; {run} were run now, in "
+          f"{wall:.0f} seconds." + (f" The tables keep {before} of earlier runs besides." if before else ""))
     times = [s.seconds for s in submissions if s.seconds is not None]
     if times:
         print(f"Seconds for a submission: {statistics.median(times):.1f} (median), {max(times):.1f} (most).")

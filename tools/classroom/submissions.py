@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from classroom.files import Trouble, is_safe
 from classroom.nbgrader_course import NotMarkable
 
 LARGEST = 50 * 2**20  # bytes of a notebook
+TOPIC = re.compile(r"from tightbound\.checks import (\w+) as check\b")
 
 
 @dataclass
@@ -60,13 +62,17 @@ def find_submissions(folder: str, topics: list[str], output: Path) -> tuple[list
             continue
         if entry.is_dir():
             submissions += in_folder(entry, topics)
+        elif entry.suffix == ".ipynb" and entry.stem in topics:
+            raise Trouble(f"{root} holds {entry.name} itself, so it seems to be the folder of one student: name the folder above it.")
         elif entry.suffix == ".ipynb":
-            submissions.append(Submission(entry.stem, topics[0], entry))
-            if len(topics) > 1:
-                submissions[-1].remarks = [f"which of {', '.join(topics)} is it? Put it into "
-                                           f"{entry.stem}/<topic>.ipynb"]
+            topic = topic_of(entry, topics)
+            submissions.append(Submission(entry.stem, topic, entry, remarks=[] if topic else [
+                f"which of {', '.join(topics)} is it? Put it into {entry.stem}/<topic>.ipynb"]))
         else:
             ignored.append(entry.name)
+    meant = Counter(s.assignment for s in submissions if s.assignment).most_common(1)
+    for submission in submissions:  # whose topic cannot be told: that of most others
+        submission.assignment = submission.assignment or (meant[0][0] if meant else topics[0])
     times = Counter((s.student, s.assignment) for s in submissions)
     for submission in submissions:
         if not is_safe(submission.student):
@@ -84,12 +90,24 @@ def in_folder(folder: Path, topics: list[str]) -> list[Submission]:
     found = [Submission(folder.name, path.stem, path) for path in paths if path.exists()]
     if found:
         return found
-    others = sorted(folder.rglob("*.ipynb"))
-    there = ", ".join(path.name for path in others) or "no notebook"
-    meant = [topic for topic in topics if any(path.stem.startswith(topic) for path in others)] or topics
-    wanted = " or ".join(f"{topic}.ipynb" for topic in meant)
-    return [Submission(folder.name, meant[0], folder,
-                       remarks=[f"no {wanted} in the folder, which holds {there}"])]
+    others = [path for path in sorted(folder.rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
+    named = {path: topic_of(path, topics) for path in others}
+    if len(others) == 1 and named[others[0]]:  # "svi (1).ipynb", or a folder deeper
+        return [Submission(folder.name, named[others[0]], others[0])]
+    there = ", ".join(path.relative_to(folder).as_posix() for path in others) or "no notebook"
+    wanted = f"<topic>.ipynb, with one of the topics {', '.join(topics)}," if len(topics) > 1 else f"{topics[0]}.ipynb"
+    return [Submission(folder.name, next(filter(None, named.values()), ""), folder,
+                       remarks=[f"no {wanted} at the top of the folder, which holds {there}"])]
+
+
+def topic_of(path: Path, topics: list[str]) -> str:
+    """Which topic a notebook is about, by the checks that it calls; the only one there is, where it says nothing; or ""."""
+    try:
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            named = {*TOPIC.findall(file.read(LARGEST))} & {*topics}
+    except OSError:
+        named = set()
+    return named.pop() if len(named) == 1 else topics[0] if len(topics) == 1 else ""
 
 
 def parse(path: Path):
@@ -115,6 +133,8 @@ def parse(path: Path):
             forget_outputs(notebook)  # they do not count, and some programs write them badly
             notebook = nbformat.v4.upgrade(notebook)  # Colab writes 4.0, in which cells have no ids
             nbformat.validate(notebook)
+    except nbformat.reader.NotJSONError:
+        raise NotMarkable("not a notebook: what the file holds is no JSON") from None
     except Exception as error:  # nbformat raises whatever broken JSON leads it into
         first = (str(error).strip().splitlines() or [""])[0]
         raise NotMarkable(f"not a notebook: {type(error).__name__} {first[:100]}") from None
