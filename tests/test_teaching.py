@@ -33,6 +33,8 @@ from classroom import assignments  # noqa: E402
 
 TOPICS = sorted(path.stem for path in (ROOT / "chapters").glob("*.ipynb"))
 PLAN, BOARDS, EXAM = "A session of 90 minutes", "Three derivations for the board", "Exam questions"
+ROW = re.compile(r"^\| (\d+)–(\d+) \| (.+) \| (.+) \|$", re.M)
+ITALICS = re.compile(r"(?<!\*)\*([^*]+)\*(?!\*)")
 QUESTION = re.compile(r"(\d)\. (Compute|Explain|Decide|Find the mistake|Prove): (.*) \((\d+) points, (\d+) minutes\)")
 CHECK = re.compile(r"^% check: (.+?) = (.+)$", re.M)
 LITERAL = re.compile(r"-?\d+\.\d+")
@@ -114,7 +116,7 @@ def solutions(topic: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("topic", TOPICS)
 def test_plan_fills_ninety_minutes_with_what_exists(topic):
-    rows = re.findall(r"^\| (\d+)–(\d+) \| (.+) \| (.+) \|$", parts(read(topic), 2)[PLAN], re.M)
+    rows = ROW.findall(parts(read(topic), 2)[PLAN])
     times = [(int(begin), int(end)) for begin, end, *_ in rows]
     assert times[0][0] == 0 and times[-1][1] == 90 and len(rows) >= 6
     assert all(a[1] == b[0] for a, b in zip(times, times[1:])) and all(begin < end for begin, end in times)
@@ -123,12 +125,82 @@ def test_plan_fills_ninety_minutes_with_what_exists(topic):
     assert explorers and {f"explore.{name}()" for name in explorers} <= set(
         re.findall(r"explore\.\w+\(\)", everything(topic)))
     assert all(hasattr(importlib.import_module(f"tightbound.explore.{topic}"), name) for name in explorers)
+    named = ITALICS.findall(happens)
+    assert named and set(named) <= headings(topic)
+
+
+def headings(topic: str) -> set[str]:
     prose = "\n".join(cell.source for cell in chapter(topic).cells if cell.cell_type == "markdown")
-    headings = set(re.findall(r"^#+ (.*)$", prose, re.M))
-    named = re.findall(r"(?<!\*)\*([^*]+)\*(?!\*)", happens)
-    assert named and set(named) <= headings
-    after = parts(read(topic), 2)[PLAN].rsplit("|\n", 1)[1]
-    assert "In 60 minutes" in after and "In 120" in after and set(re.findall(r"\*([^*]+)\*", after)) <= headings
+    return set(re.findall(r"^#+ (.*)$", prose, re.M))
+
+
+def minutes_left(plan: str) -> int:
+    """The minutes that a plan's rows last after the cuts of its sentence on 60 minutes.
+
+    A row goes by the name of any section in it, or by its first words: "leave out *Board 1* (12)", or, where only a
+    part of it goes, "shorten *How fast?* from 12 to 8 (without Board 1)".
+    """
+    said, left = re.search(r"^\*\*In 60 minutes:\*\* (.+) That leaves (\d+) minutes\.$", plan, re.M).groups()
+    rows = [(end - begin, happens) for begin, end, happens in
+            ((int(begin), int(end), happens) for begin, end, happens, _ in ROW.findall(plan))]
+    remain, cut = sum(minutes for minutes, _ in rows), set()
+
+    def row(name: str, minutes: str) -> str:
+        found = [i for i, (_, happens) in enumerate(rows)
+                 if name in (*ITALICS.findall(happens), re.split(r"[:;.,]", happens)[0])]
+        assert len(found) == 1 and found[0] not in cut, f"not one row of the table, or cut twice: {name}"
+        assert rows[found[0]][0] == int(minutes), f"{name} lasts {rows[found[0]][0]} minutes, not {minutes}"
+        cut.add(found[0])
+        return rows[found[0]][1]
+
+    known = set()
+    for name, minutes in re.findall(r"\*([^*]+)\* \((\d+)\)", said):
+        row(name, minutes)
+        known.add(name)
+        remain -= int(minutes)
+    for name, before, after, part in re.findall(r"\*([^*]+)\* from (\d+) to (\d+)(?: \((.+?)\))?", said):
+        happens = row(name, before)
+        known |= {name, *ITALICS.findall(part)}
+        assert 0 < int(after) < int(before)
+        for piece in (*ITALICS.findall(part), *re.findall(r"Board \d|`explore\.\w+`", part)):
+            assert piece in happens, f"{piece} is not in the row of {name}"
+        remain -= int(before) - int(after)
+    assert known == set(ITALICS.findall(said)), "a row is named without its minutes"
+    assert remain == int(left), f"{remain} minutes remain, not {left}"
+    return remain
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_sixty_minutes_are_sixty(topic):
+    plan = parts(read(topic), 2)[PLAN]
+    assert 55 <= minutes_left(plan) <= 60
+
+
+@pytest.mark.parametrize("right, wrong, complaint", [
+    ("*How fast?* (12)", "*How slow?* (12)", "not one row"),
+    ("*How fast?* (12)", "*How fast?* (10)", "lasts 12 minutes"),
+    ("*How fast?* (12)", "*How fast?*", "without its minutes"),
+    ("*How fast?* (12)", "*On real data: three species of iris* (9)", "cut twice"),
+    ("from 10 to 7 (without Board 3)", "from 10 to 7 (without Board 2)", "is not in the row"),
+    ("from 10 to 7", "from 10 to 8", "minutes remain"),
+])
+def test_cuts_that_do_not_fit_the_table_are_found(right, wrong, complaint):
+    plan = parts(read("em"), 2)[PLAN]
+    assert right in plan
+    with pytest.raises(AssertionError, match=complaint):
+        minutes_left(plan.replace(right, wrong))
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_two_hours_add_what_exists(topic):
+    plan = parts(read(topic), 2)[PLAN]
+    added = re.search(r"^\*\*In 120 minutes:\*\* add (.+)$", plan, re.M)[1]
+    happens = " ".join(row[2] for row in ROW.findall(plan))
+    assert ITALICS.findall(added) and set(ITALICS.findall(added)) <= headings(topic)
+    boards = {heading[:7] for heading in parts(parts(read(topic), 2)[BOARDS], 3)}
+    assert set(re.findall(r"Board \d", added)) <= boards
+    for piece in (*ITALICS.findall(added), *re.findall(r"Board \d", added)):
+        assert piece not in happens, f"{piece} is in the plan of 90 minutes"
 
 
 @pytest.mark.parametrize("topic", TOPICS)
@@ -153,16 +225,20 @@ def test_every_question_has_its_solution(topic):
 
 
 MINUTES = {"an hour and a half": 90, "about an hour": 60, "two hours": 120, "about 75 minutes": 75,
-           "about 70 minutes": 70, "about ninety minutes": 90, "another hour": 60, "another": 60, "90 minutes": 90,
-           "another 90": 90, "one and a half": 90, "another two hours": 120}
+           "about 70 minutes": 70, "about ninety minutes": 90}
+TAUGHT = re.compile(r"\{doc\}`([^`<]+) <(\w+)>`")
 
 
 def announced(topic: str) -> tuple[int, int]:
-    """The minutes for reading and for the exercises that the chapter's opening announces."""
+    """The minutes for reading that the chapter's opening announces, and those for the assignment's exercises, which
+    each of them states."""
     opening = next(cell.source for cell in chapter(topic).cells if "**Time:**" in cell.source)
-    said = r"\*\*Time:\*\* (.*?) to read, (.*?) for the \[exercises\]"
-    reading, exercises = re.search(said, " ".join(opening.split())).groups()
-    return MINUTES[reading], MINUTES[reading if exercises == "as long again" else exercises]
+    reading = re.search(r"\*\*Time:\*\* (.*?) to read,", " ".join(opening.split()))[1]
+    cells = nbformat.read(ROOT / f"chapters/exercises/{topic}/{topic}.ipynb", as_version=4).cells
+    prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    exercises = re.findall(r"^\*\d+ points?, about (\d+) minutes\.\*$", prose, re.M)
+    assert len(exercises) == len(re.findall(r"^## Exercise \d", prose, re.M)) >= 4
+    return MINUTES[reading], sum(map(int, exercises))
 
 
 @pytest.mark.parametrize("weeks, topics", [(12, 12), (6, 12)])
@@ -172,13 +248,13 @@ def test_syllabus_adds_up(weeks, topics):
     assert [int(row[0]) for row in rows] == list(range(1, weeks + 1))
     total = []
     for row in rows:
-        taught = re.findall(r"\{doc\}`(\w+)`", row[1])
-        graded = re.findall(r"\*\*\{doc\}`(\w+)`\*\*", row[1]) or taught
+        taught = TAUGHT.findall(row[1])
+        graded = re.findall(rf"\*\*{TAUGHT.pattern}\*\*", row[1]) or taught
         class_, reading, exercises = map(int, row[2:5])
-        assert reading == sum(announced(topic)[0] for topic in taught) and len(graded) == 1
-        assert exercises == announced(graded[0])[1]
+        assert reading == sum(announced(topic)[0] for _, topic in taught) and len(graded) == 1
+        assert exercises == announced(graded[0][1])[1]
         assert float(row[5]) == math.floor((class_ + reading + exercises) / 60 * 10 + 0.5) / 10
-        total.append((class_, reading, exercises, len(taught), graded[0]))
+        total.append((class_, reading, exercises, len(taught), graded[0][0]))
     assert sum(row[3] for row in total) == topics
     due = [row[6] for row in rows]
     assert due == ["–", *(row[4] for row in total[:-1])]
@@ -186,6 +262,14 @@ def test_syllabus_adds_up(weeks, topics):
     sums = [sum(row[i] for row in total) for i in range(3)]
     for number in (*sums, sum(sums), f"{sum(sums) / 60:.1f}"):
         assert re.search(rf"(?<![\d.]){number}(?![\d.]?\d)", said), number
+
+
+def test_syllabus_names_its_links():
+    """A link without words of its own shows the page's title, "Teaching: ...", in the middle of a sentence."""
+    links = re.findall(r"\{doc\}`([^`]*)`", read("syllabus"))
+    assert links and all(re.fullmatch(r"[^<]+ <\w+>", link) for link in links)
+    named = set(TAUGHT.findall(read("syllabus")))
+    assert len(named) == len({topic for _, topic in named}), "one name a page"
 
 
 # ---- right -------------------------------------------------------------------------------------------------
