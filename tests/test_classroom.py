@@ -338,6 +338,8 @@ def test_feedback_asks_nothing_of_the_network(lesson):
         assert re.findall(r'<script[^>]*src="([^"]*)"', page) == ["mathjax.js"]
         assert (lesson.output / "feedback" / student / "mathjax.js").stat().st_size > 10**6
         assert all(f">{name}</a> (Score: " in page for name in POINTS)
+        assert f"<title>{student}, laplace</title>" in page and f"<h4>{student}, laplace (Score: " in page
+        assert "public repository to install" not in page and "evidence(energy, hessian)" in page
 
 
 # What is refused ------------------------------------------------------------------------------------------

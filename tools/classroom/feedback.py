@@ -11,6 +11,7 @@ from pathlib import Path
 from jinja2 import pass_context
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from traitlets.config import Config
 
 from classroom.files import replace
 
@@ -21,7 +22,14 @@ HEAD = """\
 
 
 class Exporter(HTMLExporter):
-    """Draws a page of feedback; HTML that a student wrote into a text is shown as it was written, and runs no script."""
+    """Draws a page of feedback, without the cell that installs the package; HTML that a student wrote into a text is shown as it
+    was written, and runs no script."""
+
+    @property
+    def default_config(self) -> Config:
+        config = super().default_config
+        config.TagRemovePreprocessor.remove_cell_tags = ["remove-cell"]
+        return config
 
     @pass_context
     def markdown2html(self, context, source):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import random
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
@@ -254,7 +255,7 @@ class Hints:
 
 def marked(text: str) -> str:
     """Text as HTML, with code where it stands between backticks."""
-    return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(html.escape(text).split("`")))
+    return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 def _joined(answer: Answer, expected: list[Tensor]) -> Answer:
