@@ -19,7 +19,7 @@ import pytest
 from course import SOURCE, cell, extra, run
 from nbgrader.validator import Validator
 
-from classroom import __main__ as command, files, results, submissions
+from classroom import __main__ as command, files, marking, submissions
 from tightbound import checks
 from tightbound.checks import CheckFailed, laplace as check
 
@@ -457,27 +457,26 @@ def test_the_folder_of_one_student_is_not_a_class(course):
 def test_the_tables_keep_what_earlier_runs_have_marked(tmp_path):
     worth = {"laplace": {"evidence-test": 1.0, "coin-test": 3.0}, "svi": {"project-test": 5.0}}
 
-    def marked(student, topic, *scores, remarks=()):
-        scores = dict(zip(worth[topic], scores))
-        return submissions.Submission(student, topic, tmp_path, scores, worth[topic], [*remarks], 2.5,
-                                      {name: "right" if score else "other" for name, score in scores.items()})
+    def keep(student, topic, *diagnoses, reason=None):
+        path = tmp_path / "outcomes" / topic / f"{student}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"student": student, "assignment": topic, "reason": reason, "remarks": ["late"], "seconds": 2.5,
+                                    "diagnoses": dict(zip(worth[topic], diagnoses))}))
 
-    def run_of(*now):
-        everything = results.earlier(tmp_path, [*now], worth.get) + [*now]
-        for name, table in (("grades", results.table_of), ("diagnoses", results.diagnoses_table)):
-            (tmp_path / f"{name}.csv").write_text(table(everything), encoding="utf-8-sig")
-        return {(s.student, s.assignment): s.score for s in everything}
+    def kept(*now):
+        return {(s.student, s.assignment): s for s in marking.earlier(tmp_path, [*now], worth.__getitem__)}
 
-    lost = submissions.Submission("cleo", "laplace", tmp_path, max_scores=worth["laplace"], remarks=["not a notebook"])
-    assert run_of(marked("ada", "laplace", 1.0, 0.0, remarks=["late"]), marked("ben", "laplace", 1.0, 3.0), lost) == {
-        ("ada", "laplace"): 1.0, ("ben", "laplace"): 4.0, ("cleo", "laplace"): None}
-    assert run_of(marked("ada", "svi", 5.0)) == {("ada", "laplace"): 1.0, ("ben", "laplace"): 4.0, ("ada", "svi"): 5.0}
-    assert run_of(marked("ada", "laplace", 1.0, 3.0)) == {("ben", "laplace"): 4.0, ("ada", "svi"): 5.0, ("ada", "laplace"): 4.0}
-    kept = {(s.student, s.assignment): s for s in results.earlier(tmp_path, [], worth.get)}
-    assert kept["ben", "laplace"].diagnoses == {"evidence-test": "right", "coin-test": "right"} and kept["ada", "laplace"].remark == ""
-    (tmp_path / "grades.csv").write_text("student;assignment;status\nada;svi;marked\n")
-    with pytest.raises(files.Trouble, match="move both away"):
-        results.earlier(tmp_path, [], worth.get)
+    assert kept() == {}
+    keep("ada", "laplace", "right", "other")
+    keep("ada", "svi", "right")
+    keep("ben", "laplace", "right", "right")
+    keep("cleo", "laplace", reason="not a notebook")
+    keep("dora", "laplace", "right")  # from before there was a second exercise
+    (tmp_path / "outcomes" / "svi" / "eve.json").write_text("{")
+    assert {key: s.score for key, s in kept().items()} == {("ada", "laplace"): 1.0, ("ada", "svi"): 5.0, ("ben", "laplace"): 4.0}
+    assert kept()["ada", "laplace"].remark == "late" and kept()["ada", "laplace"].max_score == 4.0
+    again = submissions.Submission("ada", "laplace", tmp_path, remarks=["not a notebook"])  # an old mark does not outlive it
+    assert kept(again).keys() == {("ada", "svi"), ("ben", "laplace")}
 
 
 @pytest.mark.parametrize(("name", "safe"), {

@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -31,7 +31,7 @@ from classroom.judge import RIGHT, checks_of
 from classroom.misconceptions import page_of, tally, tally_table
 from classroom.nbgrader_course import NotMarkable, autograde, clean_environment, database_url, release, run
 from classroom.personal import common
-from classroom.results import diagnoses_table, earlier, report, shown, table_of
+from classroom.results import diagnoses_table, report, shown, table_of
 from classroom.sandbox import Bubblewrap, Limits, ProcessLimits, adopt_orphans, choose, end_children, end_with
 from classroom.submissions import Submission, find_submissions, known_cells, parse, restore
 
@@ -85,7 +85,7 @@ def grade(folder: str, topics: list[str], output: Path, limits: Limits, *, jobs:
             assignments[topic] = hand_out(course, topic)
         return assignments[topic].points
 
-    before = earlier(output, submissions, points)
+    before = earlier(course, submissions, points)
     secret, version, tasks, known = secret_of(course), code(), [], []
     for submission in submissions:
         submission.max_scores = assignments[submission.assignment].points
@@ -159,6 +159,26 @@ def outcome_at(task: Task) -> dict | None:
         return outcome if outcome["key"] == task.key else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def earlier(course: Path, now: list[Submission], points: Callable[[str], dict[str, float]]) -> list[Submission]:
+    """What earlier runs have marked and kept, of other students or assignments.
+
+    Args:
+        points: the most that each test of an assignment gives.
+    """
+    here, found = {(s.student, s.assignment) for s in now}, []
+    for path in sorted((course / "outcomes").glob("*/*.json")):
+        try:
+            outcome = json.loads(path.read_bytes())
+            student, topic, diagnoses = outcome["student"], outcome["assignment"], outcome["diagnoses"]
+            if not outcome["reason"] and (student, topic) not in here:
+                worth = points(topic)
+                scores = {name: most * (diagnoses[name] == RIGHT) for name, most in worth.items()}
+                found.append(Submission(student, topic, path, scores, worth, outcome["remarks"], outcome["seconds"], diagnoses))
+        except (OSError, ValueError, TypeError, KeyError):  # damaged, or of an assignment that has changed: to be marked anew
+            continue
+    return found
 
 
 def outcomes(known: list, tasks: list[Task], jobs: int) -> Iterator[tuple[Submission, dict]]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 
-from classroom.files import Trouble
 from classroom.judge import RIGHT
 from classroom.submissions import Submission
 
@@ -24,39 +22,6 @@ def table_of(submissions: list[Submission]) -> str:
         writer.writerow([s.student, s.assignment, number(s.score), number(s.max_score), *map(number, points),
                          "not marked" if s.scores is None else "marked", s.remark, number(s.seconds)])
     return text.getvalue()
-
-
-def earlier(output: Path, now: list[Submission], points: Callable[[str], dict[str, float]]) -> list[Submission]:
-    """What earlier runs have marked, of other students or assignments, as their tables in the output folder say.
-
-    Args:
-        points: the most that each test of an assignment gives.
-
-    Raises:
-        Trouble: for tables that are damaged, or that another program has written.
-    """
-    def rows(name: str) -> list[dict[str, str]]:
-        path = output / name
-        if not path.exists():
-            return []
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            return [*csv.DictReader(file)]
-
-    here, diagnoses, found = {(s.student, s.assignment) for s in now}, {}, []
-    try:
-        for row in rows("diagnoses.csv"):
-            diagnoses.setdefault((row["student"], row["assignment"]), {})[f"{row['exercise']}-test"] = row["diagnosis"]
-        for row in rows("grades.csv"):
-            student, topic = row["student"], row["assignment"]
-            if row["status"] == "marked" and (student, topic) not in here:
-                worth = points(topic)
-                scores = {name: float(row[f"{topic}.{name.removesuffix('-test')}"]) for name in worth}
-                found.append(Submission(student, topic, output, scores, worth, [row["remark"]] * bool(row["remark"]),
-                                        float(row["seconds"]), diagnoses[student, topic]))
-    except (KeyError, ValueError, TypeError, csv.Error, UnicodeDecodeError) as error:
-        raise Trouble(f"{output / 'grades.csv'} or diagnoses.csv beside it is not as an earlier run left it ({error!r}): move both "
-                      "away, and run the command again. What is marked is kept elsewhere.") from None
-    return found
 
 
 def diagnoses_table(submissions: list[Submission]) -> str:
