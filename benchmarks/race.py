@@ -38,6 +38,7 @@ HERE = Path(__file__).resolve().parent
 LATEST, ACCEPTED = HERE.parent / "_build" / "benchmarks", HERE / "accepted"
 PAGE, BEGIN, END = HERE.parent / "pages" / "races.md", "<!-- races: begin -->", "<!-- races: end -->"
 TIMES = ("seconds", "ms")
+ON_A_GPU_TOO = ("vae",)  # races that know --device cuda
 SIGMAS = 4  # how many standard errors of their difference two answers may be apart
 
 
@@ -59,9 +60,9 @@ def alone(threads: int = 1, **environment: str) -> None:
     one = threads == 1
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
-    os.environ.update(JAX_PLATFORMS="cpu", TORCHINDUCTOR_COMPILE_THREADS="1", TORCHINDUCTOR_CACHE_DIR=cache,
-                      XLA_FLAGS=f"--xla_cpu_multi_thread_eigen={'false' if one else 'true'}"
-                                + " intra_op_parallelism_threads=1" * one, **environment)
+    os.environ.update({"JAX_PLATFORMS": "cpu", "TORCHINDUCTOR_COMPILE_THREADS": "1", "TORCHINDUCTOR_CACHE_DIR": cache,
+                       "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={'false' if one else 'true'}"
+                                    + " intra_op_parallelism_threads=1" * one, **environment})
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
 
@@ -486,22 +487,32 @@ def write_page() -> None:
 
 # ---- commands ----------------------------------------------------------------------------------------------
 
-def races() -> list[str]:
-    return sorted(path.stem for path in HERE.glob("*.py") if path.stem != "race")
+def races() -> dict[str, list[str]]:
+    """The name of each race, and what to run for it."""
+    files = {path.stem: [str(path)] for path in sorted(HERE.glob("*.py")) if path.stem != "race"}
+    return files | {f"{name}_cuda": [*files[name], "--device", "cuda"] for name in ON_A_GPU_TOO}
+
+
+def has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def known(names: list[str]) -> list[str]:
     unknown = [name for name in names if name not in races()]
     if unknown:
         sys.exit(f"There is no race {', '.join(unknown)}: choose from {', '.join(races())}.")
-    return names or races()
+    return names or list(races())
 
 
 def run(names: list[str]) -> None:
-    failed = []
+    failed, commands = [], races()
     for name in known(names):
         print(f"== {name}", flush=True)
-        if subprocess.run([sys.executable, HERE / f"{name}.py"]).returncode:
+        if "cuda" in commands[name] and not names and not has_gpu():
+            print("  This machine has no CUDA device: left out.")
+        elif subprocess.run([sys.executable, *commands[name]]).returncode:
             failed.append(name)
     if failed:
         sys.exit(f"Failed: {', '.join(failed)}. Nothing of theirs was kept.")

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
@@ -62,7 +63,7 @@ def folders(monkeypatch, tmp_path):
     page.write_text(f"before\n{race.BEGIN}\n{race.END}\nafter\n")
     for name, path in {"LATEST": tmp_path / "latest", "ACCEPTED": tmp_path / "accepted", "PAGE": page}.items():
         monkeypatch.setattr(race, name, path)
-    monkeypatch.setattr(race, "races", lambda: ["tiny"])
+    monkeypatch.setattr(race, "races", lambda: {"tiny": []})
     return tmp_path
 
 
@@ -199,6 +200,22 @@ def test_the_processors_clock_counts_children():
 def test_an_unknown_race_is_named():
     run = subprocess.run([sys.executable, ROOT / "benchmarks" / "race.py", "nowhere"], capture_output=True, text=True)
     assert run.returncode == 1 and "There is no race nowhere: choose from book, flows" in run.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here it runs")
+def test_a_race_on_a_gpu_says_that_there_is_none():
+    run = subprocess.run([sys.executable, ROOT / "benchmarks" / "race.py", "vae_cuda"], capture_output=True, text=True)
+    assert run.returncode == 1 and "no CUDA device that torch can use: leave --device out" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_all_races_leave_out_what_needs_a_gpu(folders, monkeypatch, capsys):
+    monkeypatch.setattr(race, "races", lambda: {"tiny": ["-c", "pass"], "tiny_cuda": ["-c", "raise SystemExit(1)", "cuda"]})
+    monkeypatch.setattr(race, "has_gpu", lambda: False)
+    race.run([])
+    assert "== tiny_cuda\n  This machine has no CUDA device: left out." in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="Failed: tiny_cuda"):
+        race.run(["tiny_cuda"])
 
 
 def test_a_process_alone_has_its_threads():
