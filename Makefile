@@ -43,8 +43,9 @@ bench: environment  ## run the races against peers (RACES="svi vae": some; ACCEP
 assignments: environment  ## write the students' copies of the exercises (STUDENTS=class.csv: a version for each)
 	$(PY) tools/classroom assignments $(if $(STUDENTS),--students "$(STUDENTS)") $(OPTIONS)
 
-grade: environment  ## mark a folder of submissions: make grade SUBMISSIONS=folder
-	$(PY) tools/classroom grade "$(or $(SUBMISSIONS),$(error say which: make grade SUBMISSIONS=folder))" $(OPTIONS)
+grade: environment  ## mark a folder of submissions: make grade SUBMISSIONS=folder (STUDENTS=class.csv: tell who is missing)
+	$(PY) tools/classroom grade "$(or $(SUBMISSIONS),$(error say which: make grade SUBMISSIONS=folder))" \
+	  $(if $(STUDENTS),--students "$(STUDENTS)") $(OPTIONS)
 
 kit: environment  ## build the teacher's kit: the pages for teachers, and the exams' solutions
 	$(PY) tools/kit.py

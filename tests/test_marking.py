@@ -261,7 +261,9 @@ def attacked(tmp_path_factory, listener):
     hand_in(folder, "other assignment", solved("laplace"))
     hand_in(folder, "empty", "")
     hand_in(folder, "no JSON", "{'cells': []}")
-    graded = run("grade", folder, "--output", output, "--timeout", 8, "--memory", 1)
+    listed = tmp_path_factory.mktemp("class") / "class.csv"
+    listed.write_text("student\nright\nin bed\n")
+    graded = run("grade", folder, "--output", output, "--students", listed, "--timeout", 8, "--memory", 1)
     return SimpleNamespace(output=output, said=graded.stdout, err=graded.stderr, marks=marks(output), harm=harm, folder=folder)
 
 
@@ -345,6 +347,13 @@ def test_what_cannot_be_marked_says_why(attacked, student, reason):
     assert row["status"] == "not marked" and re.match(reason, row["remark"]) and row["score"] == ""
 
 
+def test_who_hands_in_nothing_is_in_the_table(attacked):
+    row = attacked.marks["in bed"]
+    assert (row["status"], row["score"], float(row["max_score"])) == ("not handed in", "", sum(POINTS.values()))
+    assert re.search(rf"^in bed +{TOPIC} +not handed in$", attacked.said, re.M)
+    assert f" of {len(attacked.marks) - 1} submissions are marked" in attacked.said
+
+
 def test_diagnoses_are_counted(attacked):
     with open(attacked.output / "diagnoses.csv", encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -358,6 +367,7 @@ def test_diagnoses_are_counted(attacked):
     assert sum(int(row["number"]) for row in counts) == len(rows)
     page = (attacked.output / "misconceptions.html").read_text(encoding="utf-8")
     assert page.count("<table>") == len(POINTS) and "http" not in page and f"of {len(marked)}" in page
+    assert "<caption>The gate (gate)</caption>" in page
 
 
 def test_the_run_states_its_times(attacked):

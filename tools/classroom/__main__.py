@@ -42,6 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
                       help="submissions at a time (default: one for each core)")
     mark.add_argument("--fresh", action="store_true", help="run all anew, also what an earlier run has marked")
     mark.add_argument("--require-sandbox", action="store_true", help="mark nothing where bubblewrap does not work")
+    mark.add_argument("--students", type=Path, metavar="CSV", help="tell who of those named in the first column handed in nothing")
     for command in (assign, mark):
         command.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR",
                              help=f"default: {OUTPUT.relative_to(ROOT)}")
@@ -49,11 +50,12 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         topics, output = find_topics(options.assignment), options.output.resolve()
+        students = read_class(options.students) if options.students else []
         if options.command == "assignments":
-            write_assignments(topics, output, read_class(options.students) if options.students else [])
+            write_assignments(topics, output, students)
         else:
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end the run in good order
-            grade(options.folder, topics, output, limits_of(options), jobs=options.jobs, fresh=options.fresh,
+            grade(options.folder, topics, output, limits_of(options), students=students, jobs=options.jobs, fresh=options.fresh,
                   require_sandbox=options.require_sandbox)
     except Trouble as trouble:
         sys.exit(f"\n{trouble}")

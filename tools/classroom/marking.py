@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -66,10 +66,10 @@ class Task:
     key: str
 
 
-def grade(folder: str, topics: list[str], output: Path, limits: Limits, *, jobs: int, fresh: bool = False,
-          require_sandbox: bool = False) -> None:
+def grade(folder: str, topics: list[str], output: Path, limits: Limits, *, students: Sequence[str] = (), jobs: int,
+          fresh: bool = False, require_sandbox: bool = False) -> None:
     """Marks the folder; writes grades.csv, diagnoses.csv, misconceptions.* and feedback/ into the output folder, beside what earlier
-    runs have marked of other students and assignments."""
+    runs have marked of other students and assignments. Of `students` the table also has those who handed in nothing."""
     started = time.monotonic()
     submissions, ignored = find_submissions(folder, topics, output)
     isolation, words = choose(require_sandbox)
@@ -105,6 +105,7 @@ def grade(folder: str, topics: list[str], output: Path, limits: Limits, *, jobs:
         for i, (submission, outcome) in enumerate(found, 1):
             record(submission, outcome, course, output)
             print(f"  {i} of {total}: {submission.student}, {submission.assignment}: {shown(submission)}", flush=True)
+    submissions += missing(students, before + submissions, assignments)
     everything = before + submissions
     replace(output / "grades.csv", table_of(everything).encode(SPREADSHEET))
     replace(output / "diagnoses.csv", diagnoses_table(everything).encode(SPREADSHEET))
@@ -179,6 +180,13 @@ def earlier(course: Path, now: list[Submission], points: Callable[[str], dict[st
         except (OSError, ValueError, TypeError, KeyError):  # damaged, or of an assignment that has changed: to be marked anew
             continue
     return found
+
+
+def missing(students: Sequence[str], found: list[Submission], assignments: dict[str, Assignment]) -> list[Submission]:
+    """Who handed in nothing, for each assignment that others handed in."""
+    here = {(s.student, s.assignment) for s in found}
+    return [Submission(student, topic, None, max_scores=assignment.points) for topic, assignment in assignments.items()
+            for student in students if (student, topic) not in here]
 
 
 def outcomes(known: list, tasks: list[Task], jobs: int) -> Iterator[tuple[Submission, dict]]:

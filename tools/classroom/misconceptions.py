@@ -39,10 +39,11 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Count:
-    """How many of the answers to an exercise got a diagnosis."""
+    """How many of the answers to an exercise got a diagnosis. `title`: what the exercise is about."""
 
     assignment: str
     exercise: str
+    title: str
     diagnosis: str
     words: str
     number: int
@@ -60,16 +61,21 @@ def tally(submissions: list[Submission], topics: dict[str, str]) -> list[Count]:
         for test, diagnosis in submission.diagnoses.items() if submission.scores is not None else ():
             found.setdefault((submission.assignment, test.removesuffix("-test")), Counter())[diagnosis] += 1
     order = list(dict.fromkeys((s.assignment, name.removesuffix("-test")) for s in submissions for name in s.max_scores))
-    return [Count(assignment, exercise, diagnosis, words(topics[assignment], exercise, diagnosis), number,
-                  found[assignment, exercise].total())
+    return [Count(assignment, exercise, check(topics[assignment], exercise, "name", exercise), diagnosis,
+                  words(topics[assignment], exercise, diagnosis), number, found[assignment, exercise].total())
             for assignment, exercise in order if (assignment, exercise) in found
             for diagnosis, number in sorted(found[assignment, exercise].items(),
                                             key=lambda item: (item[0] != RIGHT, item[0] == "not written", -item[1], item[0]))]
 
 
+def check(topic: str, exercise: str, what: str, otherwise):
+    """An attribute of an exercise's check."""
+    found = getattr(importlib.import_module(f"tightbound.checks.{topic}"), exercise, None)
+    return getattr(found, what, otherwise)
+
+
 def words(topic: str, exercise: str, diagnosis: str) -> str:
-    check = getattr(importlib.import_module(f"tightbound.checks.{topic}"), exercise, None)
-    known = {wrong.name: wrong.message for wrong in getattr(check, "wrongs", ())}
+    known = {wrong.name: wrong.message for wrong in check(topic, exercise, "wrongs", ())}
     text = known.get(diagnosis) or WORDS.get(diagnosis, diagnosis)
     return text[:1].upper() + text[1:]
 
@@ -93,17 +99,17 @@ def page_of(counts: list[Count]) -> str:
         if topic != assignment:
             parts.append(f"<h2>{html.escape(topic)}</h2>")
             assignment = topic
-        parts.append(_table(exercise, rows))
+        parts.append(_table(f"{rows[0].title[0].upper()}{rows[0].title[1:]} ({exercise})", rows))
     return PAGE.replace("{content}", "\n".join(parts) or "<p>No submission is marked yet.</p>")
 
 
-def _table(exercise: str, rows: list[Count]) -> str:
+def _table(title: str, rows: list[Count]) -> str:
     lines = "\n".join(
         f'<tr class="{"right" if row.diagnosis == RIGHT else "wrong"}"><th scope="row">{html.escape(row.diagnosis)}</th>'
         f'<td class="number">{row.number} of {row.answers}</td>'
         f'<td class="words"><div class="bar" style="width: {100 * row.number / row.answers:.1f}%"></div>'
         f"{marked(row.words)}</td></tr>" for row in rows)
-    return (f'<table><caption>{html.escape(exercise)}</caption><thead><tr><th scope="col">diagnosis</th>'
+    return (f'<table><caption>{html.escape(title)}</caption><thead><tr><th scope="col">diagnosis</th>'
             f'<th scope="col">students</th><th scope="col">in words</th></tr></thead><tbody>\n{lines}\n</tbody></table>')
 
 

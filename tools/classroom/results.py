@@ -20,8 +20,14 @@ def table_of(submissions: list[Submission]) -> str:
     for s in submissions:
         points = [(s.scores or {}).get(name) if topic == s.assignment else None for topic, name in exercises]
         writer.writerow([s.student, s.assignment, number(s.score), number(s.max_score), *map(number, points),
-                         "not marked" if s.scores is None else "marked", s.remark, number(s.seconds)])
+                         status(s), s.remark, number(s.seconds)])
     return text.getvalue()
+
+
+def status(submission: Submission) -> str:
+    if submission.path is None:
+        return "not handed in"
+    return "not marked" if submission.scores is None else "marked"
 
 
 def diagnoses_table(submissions: list[Submission]) -> str:
@@ -41,7 +47,7 @@ def number(value: float | None) -> str:
 
 
 def shown(submission: Submission) -> str:
-    marks = "not marked" if submission.scores is None else f"{submission.score:g} of {submission.max_score:g}"
+    marks = status(submission) if submission.scores is None else f"{submission.score:g} of {submission.max_score:g}"
     return marks + (f" ({submission.remark})" if submission.remark else "")
 
 
@@ -54,7 +60,8 @@ def report(submissions: list[Submission], ignored: list[str], output: Path, run:
     print()
     if ignored:
         print(f"Ignored, being no notebooks: {', '.join(ignored)}")
-    print(f"{sum(s.scores is not None for s in submissions)} of {len(submissions)} submissions are marked; {run} were run now, in "
+    handed_in = [s for s in submissions if s.path is not None]
+    print(f"{sum(s.scores is not None for s in submissions)} of {len(handed_in)} submissions are marked; {run} were run now, in "
           f"{wall:.0f} seconds." + (f" The tables keep {before} of earlier runs besides." if before else ""))
     times = [s.seconds for s in submissions if s.seconds is not None]
     if times:

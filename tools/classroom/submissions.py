@@ -18,11 +18,11 @@ TOPIC = re.compile(r"from tightbound\.checks import (\w+) as check\b")
 
 @dataclass
 class Submission:
-    """One notebook that came back, and what became of it. No score where it could not be marked."""
+    """One notebook that came back, and what became of it. No score where it could not be marked; no path where none came."""
 
     student: str
     assignment: str
-    path: Path
+    path: Path | None
     scores: dict[str, float] | None = None
     max_scores: dict[str, float] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
