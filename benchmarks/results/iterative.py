@@ -1,6 +1,7 @@
 """Iterative amortised inference beside the papers' results, in nats.
 
     python benchmarks/results/iterative.py                        the smallest budget, some minutes on one core
+    python benchmarks/results/iterative.py --budget 1h-cpu        more passes and images: within an hour on one core
     python benchmarks/results/iterative.py --budget 10min-gpu     larger networks, more passes and images: one GPU
     python benchmarks/results/iterative.py --budget full          networks as published: many hours, on one GPU
     python benchmarks/results/iterative.py --parts gaps           this part; the others' rows stay as they were
@@ -95,6 +96,8 @@ class Budget(NamedTuple):
 
 BUDGETS = {
     "small": Budget(Gaps(4, 50, 100, 1_000, 50), Encoders(1, 20, (128,), 2, 1e-3, 500, 500, 50), Sequences(3, 2_000, 400, 14, 3)),
+    "1h-cpu": Budget(Gaps(60, 200, 200, 5_000, 100), Encoders(12, 32, (200,), 2, 1e-3, 2_000, 2_000, 200),
+                     Sequences(10, 2_000, 400, 14, 5)),
     "10min-gpu": Budget(Gaps(40, 300, 200, 5_000, 200), Encoders(6, 64, (256, 256), 4, 5e-4, 2_000, 2_000, 200),
                         Sequences(10, 2_000, 400, 14, 5)),
     "full": Budget(Gaps(FULL, 1_000, 500, 5_000, 500), Encoders(1_000, 64, (512, 512), 10, 2e-4, 10_000, 5_000, 1_000),
@@ -119,7 +122,7 @@ def gaps(budget: Gaps, device: torch.device) -> Iterator[dict]:
     began = time.perf_counter()
     x, held_out = binarised_mnist("train").to(device), binarised_mnist("test").to(device)
     model = make(NETWORKS["vae1-1"], x)
-    training.fit(model, x, vae.elbo, num_epochs=budget.passes, batch_size=100, progress=False,
+    training.fit(model, x, vae.elbo, num_epochs=budget.passes, batch_size=100, precision="bfloat16", compiled=True, progress=False,
                  learning_rate=lambda epoch: rate(epoch, budget.passes, equal=budget.passes < FULL))
     for kind, images in (("training", x), ("test", held_out)):
         parts = [it.gaps(model, part, num_steps=budget.steps, num_samples=budget.samples,

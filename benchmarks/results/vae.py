@@ -1,13 +1,13 @@
 """Results beside the papers': VAEs trained on MNIST, and their test log-likelihood beside the published one.
 
-    python benchmarks/results/vae.py --budget 5min          a few networks, some minutes on two cores
+    python benchmarks/results/vae.py --budget small         a few networks, some minutes on two cores
     python benchmarks/results/vae.py --budget 1h-cpu        four of them, some passes more, a good hour on one core
     python benchmarks/results/vae.py --budget 10min-gpu     all of them, about ten minutes on one GPU
     python benchmarks/results/vae.py --budget full          as published: 3,280 passes each; days, on one GPU
     python benchmarks/results/vae.py --page                 only writes the tables of pages/results.md anew
 
-A run that was broken off goes on where it stopped, when the same command is given again. What comes out is added to
-benchmarks/results/vae.json, from which the page shows the best run of each network.
+A run that was broken off goes on where it stopped, when the same command is given again. What comes out replaces the row of the same
+network and budget in benchmarks/results/vae.json, from which the page shows those of the largest budget.
 
 Set-up of Burda, Grosse & Salakhutdinov (2016): two deterministic tanh layers of 200 units and 50 latents; or with a second
 layer of latents, 100 and 50, and 100-100 units between; black and white drawn anew in every pass; Adam (eps 1e-4) at
@@ -28,16 +28,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from common import PAGE, keep, shown, write
 from torch import nn
 
 from tightbound import training, vae
 from tightbound.data import binarised_mnist, mnist
 from tightbound.device import choose
 
-ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).with_suffix(".json")
-PAGE = ROOT / "pages" / "results.md"
-CHECKPOINTS = ROOT / "_build" / "results"
+CHECKPOINTS = Path(__file__).parents[2] / "_build" / "results"
 
 
 class Network(NamedTuple):
@@ -72,7 +71,7 @@ class Budget(NamedTuple):
 
 
 BUDGETS = {
-    "5min": Budget({"fixed": 60, "vae1-1": 30, "iwae5-1": 20}, 100, 1_000, 1_000),
+    "small": Budget({"fixed": 60, "vae1-1": 30, "iwae5-1": 20}, 100, 1_000, 1_000),
     "1h-cpu": Budget(dict.fromkeys(("vae1-1", "iwae5-1", "vae1-2", "iwae5-2"), 200), 100, 5_000, 5_000),
     "10min-gpu": Budget({name: 30 if network.samples < 50 else 15 for name, network in NETWORKS.items()}, 100, 10_000, 5_000),
     "full": Budget({name: FULL for name in NETWORKS} | {"fixed": 166}, 20, 10_000, 5_000),
@@ -128,7 +127,7 @@ def run(name: str, budget_name: str, device: torch.device) -> dict:
     found = vae.importance_sampled(model, held_out[chosen.to(device)], budget.samples, batch=batch).log_evidence
     with torch.no_grad():
         bound = torch.cat([vae.elbo(model, part, 10) for part in held_out.split(1000)]).mean()
-    return {"network": name, "budget": budget_name, "value": -float(found.mean()),
+    return {"name": name, "budget": budget_name, "value": -float(found.mean()),
             "standard_error": float(found.std() / math.sqrt(len(found))), "bound": -float(bound), "images": len(found),
             "samples": budget.samples, "epochs": epochs, "batch_size": budget.batch_size, "precision": "bfloat16",
             "active": int(vae.active_units(model, held_out[:1000]).sum()), "seconds": round(seconds),
@@ -163,19 +162,10 @@ def machine(device: torch.device) -> str:
 
 # The page ----------------------------------------------------------------------------------------------------------
 
-def best(results: list[dict]) -> dict[str, dict]:
-    """The best run of each network."""
-    found: dict[str, dict] = {}
-    for result in results:
-        name = result["network"]
-        if name not in found or result["value"] < found[name]["value"]:
-            found[name] = result
-    return {name: found[name] for name in NETWORKS if name in found}
-
-
 def tables(results: list[dict]) -> str:
     """Ours beside theirs, and how ours came about, as Markdown."""
-    rows = best(results)
+    found = shown(results)
+    rows = {name: found[name] for name in NETWORKS if name in found}
     lines = ["| network | ours, nats | published, nats | difference | our ELBO | active units |",
              "| --- | ---: | ---: | ---: | ---: | ---: |"]
     for name, row in rows.items():
@@ -195,14 +185,12 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
 def write_page() -> None:
-    text = PAGE.read_text()
-    before, rest = text.split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{tables(json.loads(RESULTS.read_text()))}\n\n{END}{rest.split(END)[1]}")
+    write(PAGE, BEGIN, END, tables(json.loads(RESULTS.read_text())))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="VAEs on MNIST beside the papers' results.")
-    parser.add_argument("--budget", choices=BUDGETS, default="5min")
+    parser.add_argument("--budget", choices=BUDGETS, default="small")
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, help="all of the budget, if left out")
     parser.add_argument("--page", action="store_true", help="only write the page's tables anew")
     options = parser.parse_args()
@@ -212,10 +200,7 @@ def main() -> None:
             if name not in BUDGETS[options.budget].epochs:
                 parser.error(f"{name} is not part of the budget {options.budget}: choose a larger one")
             result = run(name, options.budget, device)
-            kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-            fresh = RESULTS.with_suffix(".new")
-            fresh.write_text(json.dumps([*kept, result], indent=1) + "\n")
-            fresh.replace(RESULTS)
+            keep(RESULTS, result)
             print(f"{NETWORKS[name].title}: {result['value']:.2f} ± {result['standard_error']:.2f} nats by IS("
                   f"{result['samples']}) on {result['images']:,} test images; published {NETWORKS[name].published:.2f}; "
                   f"{result['epochs']} passes in {result['seconds']} s", flush=True)
