@@ -1,4 +1,4 @@
-"""What needs a GPU: `pytest tests/test_gpu.py` on a machine that has one; skipped elsewhere."""
+"""What needs a GPU: `pytest tests/test_gpu.py tests/test_card.py` on a machine that has one; skipped elsewhere."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def on(device: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "chapters").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_a_chapter_runs_on_a_gpu(path):
-    """No cell raises, and its own assertions hold; noise comes from another stream there, so its last digits may differ."""
+    """On a kernel that sees a card no cell raises, and its own assertions hold; what is small stays on the processor."""
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(path.parent)}}).execute(env=on(DEVICE))
 

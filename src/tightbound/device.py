@@ -10,9 +10,8 @@ import torch
 VARIABLE = "TIGHTBOUND_DEVICE"
 
 
-def choose(device: str | torch.device | None = None, *, default: str = "best",
-           dtype: torch.dtype = torch.float32) -> torch.device:
-    """The device to work on: the argument, else the environment variable ``TIGHTBOUND_DEVICE``, else `default`.
+def choose(device: str | torch.device | None = None, *, dtype: torch.dtype = torch.float32) -> torch.device:
+    """The device to work on: the argument, else the environment variable ``TIGHTBOUND_DEVICE``, else the best.
 
     "best" is CUDA, then Apple's MPS (which knows no double precision, so it is passed over for float64), then CPU.
 
@@ -20,7 +19,7 @@ def choose(device: str | torch.device | None = None, *, default: str = "best",
         ValueError: for a name that torch does not know.
         RuntimeError: for a device that this machine lacks, or MPS with double precision; says what to do instead.
     """
-    asked = device if device is not None else os.environ.get(VARIABLE) or default
+    asked = device if device is not None else os.environ.get(VARIABLE) or "best"
     if asked == "best":
         if torch.cuda.is_available():
             return torch.device("cuda")

@@ -279,17 +279,17 @@ class SoftmaxRegression:
         inputs = self.X.unsqueeze(-1) * self.X.unsqueeze(-2)  # (n, d, d)
         products = classes.flatten(1).T @ inputs.flatten(1)
         blocks = products.reshape(*classes.shape[1:], *inputs.shape[1:]).transpose(1, 2)
-        return blocks.reshape(self.dim, self.dim) + torch.eye(self.dim, dtype=w.dtype) / self.prior_scale**2
+        return blocks.reshape(self.dim, self.dim) + torch.eye(self.dim, dtype=w.dtype, device=w.device) / self.prior_scale**2
 
     def expansion(self) -> Expansion:
         """The `Expansion` at the mode, which L-BFGS climbs to."""
         def energy(w: np.ndarray) -> tuple[float, np.ndarray]:
-            w = torch.from_numpy(w)
-            return -float(self.log_joint(w)), self.gradient(w).numpy()
+            w = torch.from_numpy(w).to(self.X.device)
+            return -float(self.log_joint(w)), self.gradient(w).cpu().numpy()
 
         found = minimize(energy, np.zeros(self.dim), jac=True, method="L-BFGS-B",
                          options={"maxiter": 5_000, "maxfun": 10_000, "gtol": 1e-6, "ftol": 0.0})
-        at = torch.from_numpy(found.x)
+        at = torch.from_numpy(found.x).to(self.X.device)
         return Expansion(at, -self.log_joint(at), self.gradient(at), self.hessian(at))
 
 

@@ -29,8 +29,8 @@ class Problem:
         log_evidence: the exact log evidence: an `Estimate`, or a number in nats; None where it is unknown.
         constrain: maps z (..., d) to a dictionary of the latents as the model knows them.
         box: ((low, high), ...) a pair a coordinate, where the density is confined to a box.
-        dtype, device: of the points that methods make; double precision and (these problems being small) the CPU,
-            unless the environment variable ``TIGHTBOUND_DEVICE`` says otherwise.
+        dtype, device: of the points that methods make, and where the tensors in `log_joint` are; double precision on the
+            CPU if left out, whatever the machine has: a problem of few latents gains nothing from a GPU.
 
     Raises:
         ValueError, TypeError: for a dimension below one, names or a box of another length, a log joint that is no function.
@@ -54,7 +54,7 @@ class Problem:
             log_evidence = Estimate(log_evidence)
         self._log_joint, self.dim, self.name, self.latents = log_joint, dim, name, latents
         self.log_evidence, self.box, self.dtype = log_evidence, box, dtype
-        self.device = choose(device, default="cpu", dtype=dtype)
+        self.device = choose(device or "cpu", dtype=dtype)
         self.constrain = constrain or (lambda z: dict(zip(latents, z.unbind(-1))))
         self.evaluations = 0
 
@@ -171,7 +171,7 @@ class Problem:
         stream = generator(seed)
         shape = (max(1000, num_points), self.dim)
         if self.box is None:
-            z = scale * torch.randn(shape, generator=stream, dtype=self.dtype)
+            z = scale * torch.randn(shape, generator=stream, dtype=self.dtype, device=stream.device)
             z[0] = 0.0
         else:
             low, high = torch.tensor(self.box, dtype=self.dtype).T

@@ -172,7 +172,7 @@ def _gauss_hermite(q: MultivariateNormal, f: Callable[[Tensor], Tensor]) -> Tens
     """E_q[f(z)] by Gauss's rule with n^d points; None unless two rules agree to 1e-9, as they do where f is smooth."""
     before = None
     for n in (16, 24) if len(q.loc) == 3 else (32, 64, 128):
-        nodes, weights = (torch.tensor(a, dtype=q.loc.dtype) for a in hermegauss(n))
+        nodes, weights = (torch.tensor(a, dtype=q.loc.dtype, device=q.loc.device) for a in hermegauss(n))
         u = torch.cartesian_prod(*[nodes] * len(q.loc)).reshape(-1, len(q.loc))
         weight = torch.cartesian_prod(*[weights / weights.sum()] * len(q.loc)).reshape(u.shape).prod(-1)
         now = weight @ f(q.loc + u @ q.scale_tril.T)

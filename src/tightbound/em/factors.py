@@ -30,11 +30,11 @@ def factor_e_step(x: Tensor, loadings: Tensor, variance: Tensor | float) -> tupl
 
     Source: Tipping & Bishop (1999); without noise, Roweis (1998).
     """
-    x, variance = _centred(x), torch.as_tensor(variance, dtype=torch.float64)[..., None, None]
+    x, variance = _centred(x), torch.as_tensor(variance, dtype=torch.float64, device=x.device)[..., None, None]
     if loadings.ndim < 2 or loadings.shape[-2] != x.shape[1] or bool((variance < 0).any()):
         raise ValueError(f"loadings of data with {x.shape[1]} columns have shape (..., {x.shape[1]}, k) and a variance of "
                          f"noise that is not negative, got shape {tuple(loadings.shape)} and variance {variance.squeeze()}")
-    eye = torch.eye(loadings.shape[-1], dtype=x.dtype)
+    eye = torch.eye(loadings.shape[-1], dtype=x.dtype, device=x.device)
     M = loadings.mT @ loadings + variance * eye
     return torch.linalg.solve(M, (x @ loadings).mT).mT, variance * torch.linalg.inv(M)
 
@@ -80,7 +80,7 @@ def linear_autoencoder(x: Tensor, num_latents: int, *, num_steps: int = 1_000, l
     x = _centred(x)
     d, k = x.shape[1], count("num_latents", num_latents, least=1, most=x.shape[1])
     shape, stream = (count("num_starts", num_starts, least=1), k, d), generator(seed)
-    V, W = ((torch.randn(shape, generator=stream, dtype=x.dtype) / math.sqrt(d)).requires_grad_() for _ in range(2))
+    V, W = ((torch.randn(shape, generator=stream, dtype=x.dtype).to(x.device) / math.sqrt(d)).requires_grad_() for _ in range(2))
     S = x.T @ x / len(x)  # W is kept transposed, (num_starts, k, d)
 
     def loss() -> Tensor:

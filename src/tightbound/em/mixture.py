@@ -163,7 +163,7 @@ def m_step(statistics: Tensor, q: Tensor, covariance: str = "full", prior_count:
         covariances = torch.diag_embed(second - means.square())
     else:
         i, j = _pairs(d)
-        square = torch.zeros(*means.shape, d, dtype=means.dtype)
+        square = means.new_zeros(*means.shape, d)
         square[..., i, j] = square[..., j, i] = second
         covariances = square - means.unsqueeze(-1) * means.unsqueeze(-2)
     if prior_count:
@@ -258,13 +258,13 @@ def random_start(x: Tensor, num_components: int, num_starts: int = 1, *, seed: i
     x, K, S = rows(x), count("num_components", num_components, least=1), count("num_starts", num_starts, least=1)
     chosen = torch.rand(S, len(x), generator=generator(seed), dtype=torch.float64).topk(K).indices
     spread = torch.cov(x.T, correction=0).reshape(2 * (x.shape[1],))
-    return Mixture(torch.full((S, K), 1 / K, dtype=x.dtype), x[chosen], spread.expand(S, K, *spread.shape).clone())
+    return Mixture(x.new_full((S, K), 1 / K), x[chosen], spread.expand(S, K, *spread.shape).clone())
 
 
 def _run(x, mixture, covariance, prior_count, prior, tolerance, max_iterations):
     """EM on all starts at once; one in which a component collapses stays where it last was sound: not alive."""
     t = sufficient_statistics(x, covariance)
-    alive = torch.ones(len(mixture.weights), dtype=torch.bool)
+    alive = torch.ones(len(mixture.weights), dtype=torch.bool, device=x.device)
     history, converged = [], False
     for _ in range(max_iterations + 1):
         log_joint = t @ mixture.natural(covariance).mT  # (starts, N, K): the first of the two products

@@ -127,7 +127,7 @@ def approximate(problem: Problem, *, estimator: Estimator = leave_one_out, famil
         An `Approximation` with the fitted q, and its bound ("lower bound", with a standard error).
     """
     began, spent, stream = time.perf_counter(), problem.evaluations, generator(seed, problem.device)
-    member = families.make(family, problem.dim)
+    member = families.make(family, problem.dim).to(problem.device)
     half = count("num_steps", num_steps, least=2) // 2
 
     def objective():

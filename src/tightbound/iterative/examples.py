@@ -49,8 +49,8 @@ def linear_gaussian_posterior(A: Tensor, x: Tensor, noise: Tensor | float,
     """
     if A.ndim != 2 or x.shape[-1] != len(A):
         raise ValueError(f"a forward model A (D, d) and data (..., D) must agree, got {tuple(A.shape)} and {tuple(x.shape)}")
-    C = torch.eye(A.shape[1], dtype=A.dtype) if prior_covariance is None else prior_covariance
-    noise = torch.as_tensor(noise, dtype=A.dtype).expand(len(A))
+    C = torch.eye(A.shape[1], dtype=A.dtype, device=A.device) if prior_covariance is None else prior_covariance
+    noise = torch.as_tensor(noise, dtype=A.dtype, device=A.device).expand(len(A))
     gain = torch.linalg.solve(A @ C @ A.mT + noise.diag(), A @ C).mT
     return LinearPosterior(x @ gain.mT, C - gain @ A @ C, gain)
 
@@ -262,7 +262,7 @@ def posterior_mean(model, x: Tensor, *, half: float = 6.0, num_points: int = 61)
     """E[z | x] of each row, exact up to a grid of the one latent, (N,)."""
     if model.dim != 1:
         raise ValueError(f"the grid is for one latent, this model has {model.dim}")
-    z = torch.linspace(-half, half, num_points)[:, None, None]
+    z = torch.linspace(-half, half, num_points, device=x.device)[:, None, None]
     with torch.no_grad():
         parts = [model.log_joint(part, z.expand(-1, len(part), 1)) for part in x.split(500)]
         return torch.cat([(part.softmax(0) * z[..., 0]).sum(0) for part in parts])

@@ -186,7 +186,7 @@ def _natural(q: tuple[Tensor, ...]) -> Tensor:
 def _log_det(nu: Tensor, inverse_scale: Tensor) -> Tensor:
     """E[log det Lambda] under Wishart(W, nu)."""
     d = inverse_scale.shape[-1]
-    steps = torch.arange(d, dtype=inverse_scale.dtype)
+    steps = torch.arange(d, dtype=inverse_scale.dtype, device=inverse_scale.device)
     digammas = torch.digamma(0.5 * (nu.unsqueeze(-1) - steps)).sum(-1)
     return digammas + d * math.log(2) - torch.logdet(inverse_scale)
 
@@ -210,8 +210,7 @@ def _divergence(prior: MixturePrior, q: tuple[Tensor, ...]) -> Tensor:
                  - torch.lgamma(a0.sum()) + torch.lgamma(a0).sum()
                  + ((a - a0) * (torch.digamma(a) - torch.digamma(a.sum()))).sum())
     normal = 0.5 * (d * (b0 / b - 1 + torch.log(b / b0)) + b0 * torch.einsum("ki,kij,kj->k", m, precision, m))
-    wishart = (_log_wishart(nu, inverse_scale) - _log_wishart(torch.tensor(nu0, dtype=m.dtype),
-                                                              prior.inverse_scale)
+    wishart = (_log_wishart(nu, inverse_scale) - _log_wishart(m.new_tensor(nu0), prior.inverse_scale)
                + 0.5 * (nu - nu0) * _log_det(nu, inverse_scale)
                + 0.5 * torch.einsum("ij,kji->k", prior.inverse_scale, precision) - 0.5 * nu * d)
     return dirichlet + (normal + wishart).sum()
@@ -258,7 +257,7 @@ def mixture_log_evidence(x: Tensor, num_components: int, prior: MixturePrior) ->
     sums = (member.mT @ T).reshape(-1, T.shape[1])
     _, _, b, nu, inverse_scale = _globals(prior, sums)
     d, N = x.shape[1], sums[:, 0]
-    marginal = (_log_wishart(torch.tensor(prior.degrees, dtype=x.dtype),
+    marginal = (_log_wishart(x.new_tensor(prior.degrees),
                              prior.inverse_scale) - _log_wishart(nu, inverse_scale)
                 + 0.5 * d * torch.log(prior.mean_precision / b) - 0.5 * d * N * LOG_2PI
                 + torch.lgamma(a + N) - math.lgamma(a))

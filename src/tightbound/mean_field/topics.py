@@ -138,7 +138,7 @@ def _shares(C: Tensor, B: Tensor, alpha: float) -> Tensor:
     drops out."""
     K = len(B)
     gamma = (alpha + C.sum(1, keepdim=True) / K).repeat(1, K)
-    active, now = torch.arange(len(C)), gamma.clone()
+    active, now = torch.arange(len(C), device=C.device), gamma.clone()
     for _ in range(LOCAL_STEPS):
         T = exp_expected_log(now)
         new = alpha + T * ((C / (T @ B)) @ B.T)

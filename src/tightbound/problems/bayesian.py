@@ -95,7 +95,7 @@ def eight_schools(form: str = "plane", coordinate: str = "log tau", y: Sequence[
     effects = np.asarray(EIGHT_SCHOOLS_Y if y is None else y, dtype=float)
     if effects.shape != (8,) or not np.isfinite(effects).all():
         raise ValueError(f"y must be eight finite numbers, one a school, got {y!r}")
-    device = choose(device, default="cpu", dtype=torch.float64)
+    device = choose(device or "cpu", dtype=torch.float64)
     effect = torch.tensor(effects, dtype=torch.float64, device=device)
     sigma = torch.tensor(EIGHT_SCHOOLS_SIGMA, dtype=torch.float64, device=device)
     plane, logarithm = form == "plane", coordinate == "log tau"
@@ -182,7 +182,7 @@ def logistic_regression(columns: Columns = ("mean radius", "mean texture"), num_
     X, y, names = breast_cancer(columns, num_data)
     prior_scale = positive("prior_scale", prior_scale)
     evidence = _logistic_evidence(tuple(names[1:]), len(y), prior_scale) if len(names) <= 3 else None
-    device = choose(device, default="cpu", dtype=torch.float64)
+    device = choose(device or "cpu", dtype=torch.float64)
     signed = (X * (2 * y - 1).unsqueeze(-1)).to(device)
     return DataProblem(lambda w: _log_prior(w, prior_scale), lambda w, rows: logsigmoid(w @ rows.T), signed, len(names),
                        name="logistic regression", latents=names, log_evidence=evidence, device=device)
@@ -268,7 +268,7 @@ def linear_regression(columns: Columns = None, num_data: int | None = None, nois
     covariance = s**2 * torch.eye(len(y), dtype=y.dtype) + t**2 * X @ X.T
     marginal = torch.distributions.MultivariateNormal(torch.zeros_like(y), covariance)
     evidence = Estimate(marginal.log_prob(y), "exact", source="Gaussian integral")
-    device = choose(device, default="cpu", dtype=torch.float64)
+    device = choose(device or "cpu", dtype=torch.float64)
     X, y = X.to(device), y.to(device)
 
     def log_joint(w: Tensor) -> Tensor:

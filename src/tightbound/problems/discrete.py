@@ -51,7 +51,7 @@ class GaussianMixture:
                              f"{tuple(x.shape) if x.ndim != 1 else x.tolist()}")
         self.num_states, self.num_sites = count("num_components", num_components, least=1), len(x)
         self.scale, self.prior_scale = positive("scale", scale), positive("prior_scale", prior_scale)
-        self.x = x.to(choose(device, default="cpu", dtype=torch.float64))
+        self.x = x.to(choose(device or "cpu", dtype=torch.float64))
 
     def log_joint(self, assignments: Tensor) -> Tensor:
         """log p(x, z) in nats: component indices (..., N), integers from 0 to K-1 -> (...).

@@ -66,7 +66,7 @@ def fit_topics(counts: Tensor, num_topics: int, *, batch_size: int = 16, delay: 
         raise ValueError("counts must be (documents, words), finite, not negative, and every document must have a word, got "
                          f"shape {tuple(C.shape)}")
     b = count("batch_size", batch_size, least=1, most=len(C))
-    tau, kappa = (torch.as_tensor(v, dtype=C.dtype)[..., None, None] for v in (delay, forgetting))
+    tau, kappa = (torch.as_tensor(v, dtype=C.dtype, device=C.device)[..., None, None] for v in (delay, forgetting))
     if not bool((tau >= 0).all() and (kappa >= 0).all()):
         raise ValueError("delay and forgetting must not be negative")
     alpha, eta = positive("concentration", concentration), positive("word_concentration", word_concentration)

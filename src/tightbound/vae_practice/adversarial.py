@@ -38,14 +38,14 @@ def fit_gan(data: Tensor, *, num_steps: int = 2000, batch_size: int = 128, width
 
     Source: Goodfellow et al. (2014), Generative adversarial nets.
     """
-    stream = generator(seed)
+    stream = generator(seed, data.device)
     with seeded(seed):
-        make, judge = (nn.Sequential(mlp(1, width, width), nn.Linear(width, 1)) for _ in range(2))
+        make, judge = (nn.Sequential(mlp(1, width, width), nn.Linear(width, 1)).to(data.device) for _ in range(2))
     players = [torch.optim.Adam(net.parameters(), lr=learning_rate, betas=(0.5, 0.999)) for net in (judge, make)]
     history = torch.zeros(num_steps, 2)
     for step in range(num_steps):
-        real_x = data[torch.randint(len(data), (batch_size,), generator=stream)]
-        fake = make(torch.randn(batch_size, 1, generator=stream))
+        real_x = data[torch.randint(len(data), (batch_size,), generator=stream, device=data.device)]
+        fake = make(torch.randn(batch_size, 1, generator=stream, device=data.device))
         losses = (lambda: F.softplus(-judge(real_x)).mean() + F.softplus(judge(fake.detach())).mean(),
                   lambda: F.softplus(-judge(fake)).mean())
         for turn, (player, loss) in enumerate(zip(players, losses)):

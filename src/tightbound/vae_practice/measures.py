@@ -106,7 +106,7 @@ def grid_log_evidence(model, x: Tensor, *, half: float = 6.0, num_points: int | 
     if model.dim not in (1, 2):
         raise ValueError(f"a grid serves models with one or two latents, this one has {model.dim}, got none for them")
     num_points = num_points or {1: 2001, 2: 61}[model.dim]
-    axis = torch.linspace(-half, half, num_points)
+    axis = torch.linspace(-half, half, num_points, device=x.device)
     z = torch.cartesian_prod(*[axis] * model.dim).reshape(-1, 1, model.dim)
     with torch.no_grad():
         parts = [model.log_joint(part, z).double().logsumexp(0) for part in x.split(8 if model.dim == 2 else 500)]
