@@ -19,7 +19,7 @@ PLAIN = {TENSOR.to, TENSOR.cpu, TENSOR.cuda, TENSOR.copy_, TENSOR.type, torch.is
          torch._has_compatible_shallow_copy_type}  # what may see both kinds, or moves them
 FETCHES = {TENSOR.numpy, TENSOR.__array__}
 # Methods and functions of one tensor that tell something, and make no tensor.
-HOST = {TENSOR.item, TENSOR.tolist, TENSOR.__float__, TENSOR.__int__, TENSOR.__bool__, TENSOR.__index__, TENSOR.__len__, TENSOR.__repr__,
+TELL = {TENSOR.item, TENSOR.tolist, TENSOR.__float__, TENSOR.__int__, TENSOR.__bool__, TENSOR.__index__, TENSOR.__len__, TENSOR.__repr__,
         TENSOR.__format__}
 
 
@@ -75,6 +75,8 @@ class Generator(torch.Generator):
 
 
 class Card(TorchFunctionMode):
+    """Sees every call of torch from Python, and keeps account of who is where."""
+
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         told = getattr(func, "__self__", None)
@@ -106,15 +108,16 @@ class Card(TorchFunctionMode):
             self.refuse_both(func, args, kwargs, given)
         if isinstance(stream, Generator) and (given or wanted is not None or func in FACTORIES) and stream.on_card != here:
             raise RuntimeError(f"Expected a '{CUDA if here else CPU}' device type for generator but found '{stream.device}'")
-        if func in (torch.tensor,) and wanted is None:
+        if func is torch.tensor and wanted is None:  # numbers from the card come to the CPU, a tensor stays where it is
             here = isinstance(args[0], torch.Tensor) and on_card(args[0])
         if func in (TENSOR.copy_, TENSOR.type):
             here = on_card(args[0])
         answer = func(*args, **kwargs)
-        return answer if func in HOST else mark(answer, here)
+        return answer if func in TELL else mark(answer, here)
 
     @staticmethod
     def moved(x, *args, **kwargs):
+        """x.to(device, dtype), x.to(other), ..."""
         values = [*args, *kwargs.values()]
         place = next((value for value in values if isinstance(value, (str, torch.device))), None)
         other = next((value for value in values if isinstance(value, torch.Tensor)), None)
@@ -127,8 +130,8 @@ class Card(TorchFunctionMode):
 
     @staticmethod
     def refuse_both(func, args, kwargs, given) -> None:
+        """Raises where tensors of both kinds meet; single numbers may come from the CPU, and so may indices."""
         large = [x for x in given if x.ndim]
-        name = getattr(func, "__name__", str(func))
         if func is TENSOR.__getitem__ and on_card(args[0]):
             return
         if func is TENSOR.__setitem__:
@@ -139,8 +142,9 @@ class Card(TorchFunctionMode):
         if func in (torch.stack, torch.cat, torch.hstack, torch.vstack):
             large = given
         if len({on_card(x) for x in large}) > 1 or (len(large) and not on_card(large[0]) and any(map(on_card, given))):
-            raise RuntimeError(f"Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu! "
-                               f"(when checking arguments of {name}, {[(tuple(x.shape), 'cuda' if on_card(x) else 'cpu') for x in given]})")
+            found = [(tuple(x.shape), "cuda" if on_card(x) else "cpu") for x in given]
+            raise RuntimeError("Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu! (when "
+                               f"checking arguments of {getattr(func, '__name__', func)}, {found})")
 
 
 # What a tensor tells of where it is.
@@ -149,6 +153,7 @@ FACTORIES = {getattr(torch, name) for name in ("rand", "randn", "randint", "rand
 
 
 def carried(transform):
+    """A transform of `torch.func` whose function's answers are where its arguments are."""
     def of(function, *how, **named):
         done = transform(function, *how, **named)
         return lambda *args, **more: mark(done(*args, **more), any(map(on_card, tensors([args, more]))))
