@@ -16,7 +16,7 @@ import torch
 if not torch.cuda.is_available():
     card.insert()
 
-from tightbound import (divergences, em, exact, flows, gradients, importance, iterative as it, laplace, league, mean_field,  # noqa: E402
+from tightbound import (Problem, divergences, em, exact, flows, gradients, importance, iterative as it, laplace, league, mean_field,  # noqa: E402
                         perturbation, problems, questions, svi, training, vae, vae_practice as vp)
 
 GPU = torch.device("cuda")
@@ -94,6 +94,9 @@ def mixtures():
 PIECES = {f"{method} on {problem}": (lambda make=make, run=run: run(make()))
           for problem, make in PROBLEMS.items() for method, run in METHODS.items()
           if not (method in GRIDS and problem not in ("eight schools", "logistic regression"))} | {
+    **{f"{name} in a box": lambda run=run: run(Problem(lambda z: -(z - 0.4).square().sum(-1), 2, box=((0.0, 1.0), (0.0, 1.0)), device=GPU))
+       for name, run in {"starts": lambda p: p.points(5, seed=torch.Generator(GPU).manual_seed(0)), "flow": METHODS["flow affine"],
+                         "laplace": laplace.approximate}.items()},
     "annealed importance": lambda: importance.anneal(PROBLEMS["logistic regression"](), num_samples=50, num_temperatures=5),
     "own proposal": lambda: importance.approximate(PROBLEMS["eight schools"](), num_samples=500,
                                                    proposal=laplace.approximate(PROBLEMS["eight schools"]()).q),

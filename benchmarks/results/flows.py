@@ -48,7 +48,8 @@ BINARY = {"dna": -83.63, "mushrooms": -9.68, "nips": -280.25}  # MADE with one m
 
 
 class Budget(NamedTuple):
-    """How much of it: passes of the VAE before and with the flow, Adam's rate then (it falls to a tenth), steps of annealing, test images and samples, and steps of each density."""
+    """How much of it: passes of the VAE before and with the flow, Adam's rate then (it falls to a tenth), steps of annealing, test
+    images and samples, and steps of each density."""
 
     start: int
     passes: int

@@ -174,8 +174,8 @@ class Problem:
             z = scale * torch.randn(shape, generator=stream, dtype=self.dtype, device=stream.device)
             z[0] = 0.0
         else:
-            low, high = torch.tensor(self.box, dtype=self.dtype).T
-            z = low + (high - low) * torch.rand(shape, generator=stream, dtype=self.dtype)
+            low, high = torch.tensor(self.box, dtype=self.dtype, device=stream.device).T
+            z = low + (high - low) * torch.rand(shape, generator=stream, dtype=self.dtype, device=stream.device)
             z[0] = 0.5 * (low + high)
         z = z.to(self.device)
         finite = torch.isfinite(self.log_joint(z[:num_points]))
