@@ -622,6 +622,13 @@ def test_active_units_are_those_that_move():
     with torch.no_grad():
         layers.encoder[1].head.weight.zero_()
     assert vae.active_units(layers, x, threshold=0.03, num_samples=2_000).tolist() == [True, False]
+    deaf = vae.make(8, (30, 20), hidden=((8,), (8,)))
+    with torch.no_grad():
+        for encoder in (deaf.encoder, *getattr(deaf, "encoders", ())):
+            for parameter in encoder.parameters():
+                parameter.zero_()
+    for seed in range(5):  # each unit's mean of 100 draws scatters by as much as the threshold
+        assert not vae.active_units(deaf, torch.rand(200, 8).round(), seed=seed).any()
 
 
 # The model that comes with the package -----------------------------------------------------------------------------

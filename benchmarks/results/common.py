@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-ORDER = ("small", "1h-cpu", "10min-gpu", "full")
+ORDER = ("small", "1h-cpu", "1h-gpu", "full")
 PAGE = Path(__file__).parents[2] / "pages" / "results.md"
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/results/iterative.py                        the smallest budget, some minutes on one core
     python benchmarks/results/iterative.py --budget 1h-cpu        more passes and images: within an hour on one core
-    python benchmarks/results/iterative.py --budget 10min-gpu     larger networks, more passes and images: one GPU
+    python benchmarks/results/iterative.py --budget 1h-gpu        larger networks, more passes and images: one GPU
     python benchmarks/results/iterative.py --budget full          networks as published: many hours, on one GPU
     python benchmarks/results/iterative.py --parts gaps           this part; the others' rows stay as they were
     python benchmarks/results/iterative.py --page                 only writes the tables of pages/results.md anew
@@ -98,7 +98,7 @@ BUDGETS = {
     "small": Budget(Gaps(4, 50, 100, 1_000, 50), Encoders(1, 20, (128,), 2, 1e-3, 500, 500, 50), Sequences(3, 2_000, 400, 14, 3)),
     "1h-cpu": Budget(Gaps(60, 200, 200, 5_000, 100), Encoders(12, 32, (200,), 2, 1e-3, 2_000, 2_000, 200),
                      Sequences(10, 2_000, 400, 14, 5)),
-    "10min-gpu": Budget(Gaps(40, 300, 200, 5_000, 200), Encoders(6, 64, (256, 256), 4, 5e-4, 2_000, 2_000, 200),
+    "1h-gpu": Budget(Gaps(200, 500, 200, 5_000, 200), Encoders(40, 64, (256, 256), 4, 5e-4, 5_000, 2_000, 500),
                         Sequences(10, 2_000, 400, 14, 5)),
     "full": Budget(Gaps(FULL, 1_000, 500, 5_000, 500), Encoders(1_000, 64, (512, 512), 10, 2e-4, 10_000, 5_000, 1_000),
                    Sequences(10, 16_000, 2_000, 100, 20))}

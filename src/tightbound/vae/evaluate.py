@@ -298,7 +298,7 @@ def active_units(model, x: Tensor, *, threshold: float = 0.01, num_samples: int 
 
         A_j = Var_x( E_q[z_j | x] ) > threshold
 
-    The mean is q's own where it knows it, else that of samples.
+    The mean is q's own where it knows it, else that of S samples, whose own scatter, Var_q(z_j | x) / S, is taken off.
 
     Raises:
         ValueError: for a single image, of which nothing varies.
@@ -311,10 +311,10 @@ def active_units(model, x: Tensor, *, threshold: float = 0.01, num_samples: int 
     with torch.no_grad():
         q = frozen(model).posterior(x)
         try:
-            mean = q.mean
+            return q.mean.var(0) > threshold
         except NotImplementedError:
-            mean = q.rsample_and_log_prob((num_samples,), generator=generator(seed, x.device))[0].mean(0)
-    return mean.var(0) > threshold
+            z = q.rsample_and_log_prob((count("num_samples", num_samples, least=2),), generator=generator(seed, x.device))[0]
+            return z.mean(0).var(0) - z.var(0).mean(0) / num_samples > threshold
 
 
 def _checked(model, x: Tensor) -> None:
